@@ -1,0 +1,25 @@
+# Everything a person types. Each target sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install run test check
+help:            ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/  /'
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+install: .venv/.installed  ## the project and its test tools in .venv
+
+run: install     ## train the default (real 135M model, ChainSum) into runs/main and compare with the controls
+	$(BIN)/dlr run --assistant small-gpt --reward dual --out runs/main
+
+test: check      ## lint, types and every test (the real model included)
+	$(BIN)/python -m pytest
+
+check: install   ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

@@ -1,0 +1,44 @@
+"""``dlr``: the program. Nothing heavy is imported until a command runs."""
+
+import sys
+
+import typer
+
+from dlr_cli.commands.eval import evaluate
+from dlr_cli.commands.listing import listing
+from dlr_cli.commands.run import run
+from dlr_cli.commands.space import space_app
+from dlr_core.errors import ConfigError, DLRError
+
+app = typer.Typer(
+    name="dlr",
+    help="DeepLatent Reasoning: train a small assistant to steer a frozen language model through continuous latents.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("run")(run)
+app.command("eval")(evaluate)
+app.command("list")(listing)
+app.add_typer(space_app, name="space")
+
+
+def main() -> None:
+    """Entry point of the ``dlr`` script: what a user caused is one line on stderr and exit code 2."""
+    try:
+        app()
+    except ConfigError as error:
+        for problem in error.problems or (str(error),):
+            print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
+    except DLRError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

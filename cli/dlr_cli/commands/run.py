@@ -1,0 +1,54 @@
+"""``dlr run``: train, then compare with the controls."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    assistant: Annotated[str | None, typer.Option(help="Policy over latent chains: small-gpt, mlp, prior …")] = None,
+    reward: Annotated[str | None, typer.Option(help="Reward: dual, correctness, format …")] = None,
+    env: Annotated[str | None, typer.Option(help="Environment id, such as dlr/ChainSum-v0.")] = None,
+    main_model: Annotated[
+        str | None, typer.Option(help="Frozen model: smollm2-135m, a folder, a .gguf file or a hub id.")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="Latent space: kv, input, or the folder of a saved one.")] = None,
+    estimator: Annotated[str | None, typer.Option(help="Policy-gradient estimator.")] = None,
+    contrastive: Annotated[str | None, typer.Option(help="Contrastive objective: bidirectional, none …")] = None,
+    scorer: Annotated[str | None, typer.Option(help="Pre-decode filter: none, learned, random …")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps; alone it lifts the default time limit.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Training minutes; alone it lifts the step limit.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/<time> by default.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as space.num_latents=4.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as JSON and stop.")] = False,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the final table as JSON.")] = False,
+) -> None:
+    """Train an assistant to steer the frozen main model, then compare it with its controls.
+
+    Settings come from the defaults, then --config, then the options, then --set. Ctrl-C saves a checkpoint; go on with
+    --resume. Example: dlr run --assistant small-gpt --reward dual --out runs/mine
+    """
+    from dlr_cli.host import load_host
+    from dlr_cli.session import execute
+    from dlr_cli.settings import settle
+    from dlr_core.config import resolve
+    from dlr_core.rundir import read_manifest
+
+    host = load_host()
+    if resume is not None:
+        settings = resolve(read_manifest(resume)["config"], host)
+    else:
+        flags = {"env": env, "main_model": main_model, "assistant": assistant, "reward": reward,
+                 "contrastive": contrastive, "scorer": scorer, "estimator": estimator, "seed": seed}  # fmt: skip
+        settings = settle(host, config, flags, assignments or [], steps, minutes, space)
+    if dry_run:
+        print(settings.model_dump_json(indent=2))
+        return
+    execute(settings, host, out=resume or out, resume=resume is not None, overwrite=overwrite, as_json=as_json)

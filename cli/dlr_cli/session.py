@@ -1,0 +1,126 @@
+"""One run from settings to table: build, train with progress, save, evaluate."""
+
+import json
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from dlr_cli.host import make_learner_env
+from dlr_cli.progress import RunProgress
+from dlr_cli.table import print_table
+from dlr_core.checkpoint import latest_checkpoint, restore, save_checkpoint
+from dlr_core.config import RunConfig
+from dlr_core.evaluate import control_table
+from dlr_core.host import PluginHost
+from dlr_core.pipeline import build_trainer
+from dlr_core.questions import distinct_items
+from dlr_core.rundir import RunFolder
+from dlr_core.traces import trace
+from dlr_core.trainer import Trainer
+
+
+class _Stop:
+    """The first Ctrl-C or SIGTERM asks for a stop after the step; the second acts at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._old = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("stopping after this step …", file=sys.stderr)
+
+    def restore(self) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+def execute(
+    config: RunConfig, host: PluginHost, *, out: Path | None, resume: bool, overwrite: bool, as_json: bool
+) -> None:
+    """Train and evaluate; everything is left in the run folder."""
+    console = Console(stderr=as_json)
+    path = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = RunFolder(path, resume=resume, overwrite=overwrite)
+    try:
+        with console.status("loading the main model …"):
+            trainer = build_trainer(config, host, make_learner_env)
+            digest = trainer.env.engine.decoder.fingerprint()
+        folder.manifest(config, digest, parameters=_count(trainer))
+        if resume:
+            with console.status("restoring the newest checkpoint …"):
+                restore(trainer, latest_checkpoint(path))
+            folder.truncate_metrics(trainer.step_number)
+        finished = _train(config, trainer, folder, console)
+        if not finished:
+            console.print(f"saved; go on with: dlr run --resume {path}", highlight=False)
+            sys.exit(130)
+        result = _evaluate(config, host, trainer, folder, console, digest)
+        if as_json:
+            print(json.dumps(result))
+        elif result:
+            print_table(result, console)
+        console.print(f"run folder: {path} (tensorboard --logdir {path})", highlight=False)
+    finally:
+        folder.close()
+
+
+def _count(trainer: Trainer) -> dict[str, int]:
+    joint = sum(p.numel() for p in trainer.space.trainable())
+    return {"assistant": sum(p.numel() for p in trainer.assistant.parameters()), "chart": joint}
+
+
+def _train(config: RunConfig, trainer: Trainer, folder: RunFolder, console: Console) -> bool:
+    stop = _Stop()
+    checkpoints = folder.path / "checkpoints"
+    progress = RunProgress(console, steps=trainer.total_steps, minutes=config.minutes, done=trainer.step_number)
+    try:
+        with progress:
+            for metrics in trainer.run():
+                folder.log(metrics)
+                progress.update(metrics, trainer.seconds)
+                if trainer.step_number % config.checkpoint.every == 0 or stop.asked:
+                    save_checkpoint(trainer, checkpoints, config.checkpoint.keep)
+                if stop.asked and not trainer.done():
+                    return False
+        save_checkpoint(trainer, checkpoints, config.checkpoint.keep)
+    finally:
+        stop.restore()
+    return True
+
+
+def _evaluate(
+    config: RunConfig, host: PluginHost, trainer: Trainer, folder: RunFolder, console: Console, digest: str
+) -> dict[str, Any]:
+    engine = trainer.env.engine
+    after = engine.decoder.fingerprint()
+    needs_gold = config.warmstart.steps > 0 or getattr(trainer.estimator, "needs_gold", False)
+    training = {"steps": trainer.step_number, "seconds": trainer.seconds}
+    folder.manifest(config, digest, main_model={"digest_after": after}, gold_answers_seen=needs_gold, training=training)
+    if not config.eval.questions:
+        return {}
+    with console.status("evaluating …") as status:
+
+        def report(text: str) -> None:
+            status.update(f"evaluating: {text} …")
+
+        result = control_table(
+            engine,
+            trainer.assistant,
+            host,
+            questions=config.eval.questions,
+            split=config.eval.split,  # type: ignore[arg-type]
+            prompt_questions=config.eval.prompt_questions,
+            report=report,
+        )
+        result = {"env": config.env, **result, "digest": {"before": digest, "after": engine.decoder.fingerprint()}}
+        folder.write("eval.json", result)
+        folder.traces(trace(engine, trainer.assistant, distinct_items(engine.task, "test", 16)))
+    return result

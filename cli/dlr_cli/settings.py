@@ -1,0 +1,39 @@
+"""Command-line options turned into a run's settings."""
+
+from pathlib import Path
+from typing import Any
+
+from dlr_core.config import RunConfig, merge, parse_assignment, read_toml, resolve
+from dlr_core.host import PluginHost
+
+PATHS = {
+    "env": ("env",),
+    "main_model": ("decoder", "model"),
+    "assistant": ("assistant",),
+    "reward": ("reward",),
+    "contrastive": ("contrastive",),
+    "scorer": ("scorer",),
+    "estimator": ("estimator",),
+    "seed": ("seed",),
+}
+
+
+def settle(
+    host: PluginHost, config: Path | None, flags: dict[str, Any], assignments: list[str], steps: int | None,
+    minutes: float | None, space: str | None,
+) -> RunConfig:  # fmt: skip
+    """Defaults, then the TOML file, then flags, then ``--set``.
+
+    ``--steps`` alone lifts the default time limit, ``--minutes`` alone the default step limit.
+    """
+    values = read_toml(config) if config else {}
+    for flag, path in PATHS.items():
+        if flags.get(flag) is not None:
+            merge(values, path, flags[flag])
+    if space is not None:
+        merge(values, ("space",), space)
+    if steps is not None or minutes is not None:
+        values["steps"], values["minutes"] = steps, minutes
+    for text in assignments:
+        merge(values, *parse_assignment(text))
+    return resolve(values, host)

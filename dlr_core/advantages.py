@@ -1,0 +1,24 @@
+"""Values and baselines of a group of chains when only some of them were decoded."""
+
+import torch
+from torch import Tensor
+
+
+def corrected_values(rewards_BK: Tensor, chosen_BK: Tensor, predictions_BG: Tensor, inclusion_BG: Tensor) -> Tensor:
+    """V_i = q_i + S_i (R_i − q_i)/π_i for every chain (B, G): unbiased for R_i whatever q is (DESIGN: doubly robust).
+
+    With everything decoded (π = 1) this is R itself.
+    """
+    residual_BK = (rewards_BK - predictions_BG.gather(1, chosen_BK)) / inclusion_BG.gather(1, chosen_BK)
+    return predictions_BG.scatter_add(1, chosen_BK, residual_BK)
+
+
+def leave_one_out(values_BG: Tensor) -> Tensor:
+    """b_i: mean value of the *other* chains of the group (B, G); zero for a group of one."""
+    group = values_BG.shape[1]
+    return (values_BG.sum(1, keepdim=True) - values_BG) / max(group - 1, 1) if group > 1 else torch.zeros_like(values_BG)
+
+
+def dead_groups(rewards_BK: Tensor) -> Tensor:
+    """bool (B,): groups whose rewards are all equal and so carry no policy gradient."""
+    return (rewards_BK - rewards_BK[:, :1]).abs().amax(1) < 1e-8

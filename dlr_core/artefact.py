@@ -1,0 +1,45 @@
+"""Saved latent spaces: ``space.json`` and ``space.safetensors`` in a folder, tied to one main model by its digest."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dlr_core.errors import ConfigError, ModelError
+from dlr_core.host import PluginHost
+from dlr_core.protocols import Decoder, Space
+
+
+def save_space(space: Space, folder: Path, *, name: str, options: dict[str, Any], digest: str, notes: Any = None) -> None:
+    """Write an artefact that any environment can load by path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {key: value.detach().cpu().contiguous() for key, value in space.state_dict().items()}
+    save_file(state, folder / "space.safetensors")
+    described = {"name": name, "options": options, "main_model_digest": digest, "notes": notes}
+    (folder / "space.json").write_text(json.dumps(described, indent=2) + "\n")
+
+
+def load_space(host: PluginHost, folder: Path, decoder: Decoder, sizes: dict[str, Any] | None = None) -> Space:
+    """A saved space, its chart fixed.
+
+    Raises:
+        ConfigError: not an artefact, or options other than its own are asked for.
+        ModelError: it was fitted on another main model.
+    """
+    try:
+        described = json.loads((folder / "space.json").read_text())
+        state = load_file(folder / "space.safetensors")
+        name, options, digest = described["name"], described["options"], described["main_model_digest"]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ConfigError(f"{folder} is not a latent-space artefact: {error}") from None
+    if digest != decoder.fingerprint():
+        raise ModelError(f"the space in {folder} was fitted on another main model (digest {digest[:12]}…)")
+    for key, value in (sizes or {}).items():
+        if options.get(key) != value:
+            raise ConfigError(f"the space in {folder} has {key}={options.get(key)}, {value} was asked for")
+    fixed = options if options["chart"] != "joint" else {**options, "chart": "random"}
+    space: Space = host.create("space", name, fixed, decoder=decoder)
+    space.load_state_dict(state)
+    return space

@@ -1,0 +1,240 @@
+"""A run's settings: defaults, then a TOML file, then ``--set``; validated whole, every problem reported at once."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dlr_core.errors import ConfigError
+from dlr_core.host import PluginHost, explain
+
+COMPONENTS = ("assistant", "reward", "contrastive", "scorer", "estimator", "space")
+
+
+class Section(BaseModel):
+    """A table of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(BaseModel):
+    """A component by name; all further keys are its own options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field(description="Name in the registry (`dlr list`).")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class TaskSettings(BaseModel):
+    """The environment's task: its name where the id leaves it open, and its options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str | None = Field(None, description="Task for dlr/Reasoning-v0, such as reasoning-gym:gcd.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class DecoderSettings(Section):
+    """The frozen main model and how it decodes."""
+
+    name: str = Field("hf", description="Backend.")
+    model: str = Field("smollm2-135m", description="smollm2-135m, a folder, a .gguf file, or a hub id.")
+    device: str = Field("auto", description="auto, cpu, cuda, …")
+    dtype: str = Field("auto", description="auto, float32, bfloat16, float16.")
+    temperature: float = Field(0.0, ge=0, description="Of sampled tokens; 0 is greedy: variety comes from latents alone.")
+    max_new_tokens: int | None = Field(None, ge=1, description="Limit on a completion; the environment's if not given.")
+
+
+class BatchSettings(Section):
+    """How much is sampled in a step."""
+
+    questions: int = Field(8, ge=1, description="B, questions in a step.")
+    samples: int = Field(8, ge=1, description="G, latent chains sampled per question.")
+    decodes: int | None = Field(None, ge=1, description="K, chains decoded per question; all G if not given.")
+    epochs: int = Field(1, ge=1, description="Updates on each step's chains.")
+    resample_dead: int = Field(0, ge=0, description="Extra rollouts a step may make to replace dead groups.")
+
+
+class OptimSettings(Section):
+    """The optimiser (Adam)."""
+
+    lr: float = Field(1e-3, gt=0, description="Learning rate of the assistant.")
+    chart_lr: float = Field(1e-3, gt=0, description="Learning rate of a joint chart.")
+    warmup: int = Field(5, ge=0, description="Steps over which the rates rise from nothing.")
+    decay: float = Field(0.3, ge=0, le=1, description="Share of the run, at its end, over which the rates fall to a tenth.")
+    clip: float = Field(1.0, gt=0, description="Bound on the gradient's norm.")
+    entropy: float = Field(0.0, ge=0, description="Weight of the policy's entropy (nats per latent coordinate).")
+    kl: float = Field(0.0, ge=0, description="Weight of KL to the prior N(0, σ₀²) (nats per latent coordinate).")
+
+
+class ReplaySettings(Section):
+    """Replay of the run's own correct completions: the main model is frozen, so old successes stay valid."""
+
+    chains: int = Field(24, ge=0, description="Remembered successes trained on in a step; 0 turns replay off.")
+    weight: float = Field(1.0, ge=0, description="Weight of their mean negative log-likelihood in the loss.")
+    capacity: int = Field(256, ge=1, description="Successes remembered (about 2.4 MB each with the default model).")
+
+
+class WarmstartSettings(Section):
+    """A supervised beginning. Off by default: with it a run has seen gold answers."""
+
+    steps: int = Field(0, ge=0, description="Steps of gold likelihood before reinforcement learning.")
+
+
+class CheckpointSettings(Section):
+    """When and how many checkpoints are kept."""
+
+    every: int = Field(25, ge=1, description="Steps between checkpoints.")
+    keep: int = Field(2, ge=1, description="Newest checkpoints kept.")
+
+
+class ProbeSettings(Section):
+    """A probe of where variety comes from."""
+
+    every: int = Field(25, ge=0, description="Steps between probes of token-sampling variety; 0 turns them off.")
+
+
+class EvalSettings(Section):
+    """The table at the end of a run."""
+
+    questions: int = Field(400, ge=0, description="Distinct questions; 0 leaves the table out.")
+    split: str = Field("test", pattern="^(test|validation)$", description="test or validation.")
+    prompt_questions: int = Field(128, ge=1, description="Training questions on which the best prompt is chosen.")
+
+
+class RunConfig(Section):
+    """Everything that determines a run."""
+
+    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    env: str = Field("dlr/ChainSum-v0", description="Environment id.")
+    steps: int | None = Field(100, ge=0, description="Reinforcement-learning steps.")
+    minutes: float | None = Field(10.0, gt=0, description="Limit on training time; whichever comes first ends the run.")
+    task: TaskSettings = TaskSettings(name=None)
+    decoder: DecoderSettings = DecoderSettings()
+    space: Component = Component(name="kv")
+    assistant: Component = Component(name="small-gpt")
+    reward: Component = Component(name="dual")
+    contrastive: Component = Component(name="bidirectional")
+    scorer: Component = Component(name="none")
+    estimator: Component = Component(name="pathwise_greedy")
+    batch: BatchSettings = BatchSettings()
+    optim: OptimSettings = OptimSettings()
+    replay: ReplaySettings = ReplaySettings()
+    warmstart: WarmstartSettings = WarmstartSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    probe: ProbeSettings = ProbeSettings()
+    eval: EvalSettings = EvalSettings()
+
+    @property
+    def decodes(self) -> int:
+        """K."""
+        return self.batch.decodes or self.batch.samples
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dictionary.
+
+    Raises:
+        ConfigError: it cannot be read or parsed.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read the config file {path}: {error}") from None
+
+
+def parse_assignment(text: str) -> tuple[list[str], Any]:
+    """``a.b=value`` as a path and a value: TOML where it parses as such, else text.
+
+    Raises:
+        ConfigError: no key or no equals sign.
+    """
+    key, equals, raw = text.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise ConfigError(f"--set: expected key=value, got {text!r}")
+    try:
+        return path, tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return path, raw
+
+
+def merge(base: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set a nested key in place; a component's bare name may stand for its table."""
+    for key in path[:-1]:
+        inner = base.get(key)
+        if isinstance(inner, str) and key in COMPONENTS:
+            inner = {"name": inner}
+        base[key] = dict(inner) if isinstance(inner, Mapping) else {}
+        base = base[key]
+    old = base.get(path[-1])
+    if isinstance(value, str) and path[-1] in COMPONENTS:
+        keep = old if isinstance(old, Mapping) and old.get("name") == value else {}
+        value = {**keep, "name": value}
+    base[path[-1]] = value
+
+
+def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
+    """Validate settings and the options of every component they name.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    tree = {key: {"name": value} if key in COMPONENTS and isinstance(value, str) else value for key, value in values.items()}
+    for key in COMPONENTS:
+        if isinstance(tree.get(key), Mapping):
+            tree[key] = {"name": RunConfig.model_fields[key].default.name, **tree[key]}
+    try:
+        config = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(*explain(error, "config", RunConfig.model_fields)) from None
+    problems: list[str] = []
+    for key in COMPONENTS:
+        chosen: Component = getattr(config, key)
+        if key == "space" and chosen.name not in host.names("space") and Path(chosen.name).expanduser().is_dir():
+            continue  # a saved artefact brings its own options
+        try:
+            host.options(key, chosen.name, chosen.options)
+        except ConfigError as error:
+            problems.extend(error.problems)
+    for kind, name in (("env", config.env), ("decoder", config.decoder.name)):
+        try:
+            host.find(kind, name)
+        except ConfigError as error:
+            problems.extend(error.problems)
+    problems.extend(_contradictions(config, host))
+    if problems:
+        raise ConfigError(*problems)
+    return config
+
+
+def _contradictions(config: RunConfig, host: PluginHost) -> list[str]:
+    """Settings that are each valid but do not go together."""
+    found = []
+    if config.decodes > config.batch.samples:
+        found.append(f"batch.decodes: expected at most batch.samples={config.batch.samples}, got {config.decodes}")
+    if config.steps is None and config.minutes is None:
+        found.append("expected a limit: steps, minutes, or both")
+    if config.estimator.name in host.names("estimator"):
+        factory = host.find("estimator", config.estimator.name).factory
+        if getattr(factory, "needs_sampling", False) and config.decoder.temperature == 0:
+            found.append(
+                f"estimator {config.estimator.name!r} needs sampled completions: set decoder.temperature above 0, "
+                "or use pathwise_greedy or score"
+            )
+    if config.scorer.name in host.names("scorer"):
+        factory = host.find("scorer", config.scorer.name).factory
+        if getattr(factory, "decodes_all", False) and config.decodes != config.batch.samples:
+            found.append(f"scorer {config.scorer.name!r} decodes every chain: batch.decodes must equal batch.samples")
+    return found

@@ -1,0 +1,167 @@
+"""The plugin host: finds plugins, checks them one by one, and builds components by name."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+from pydantic import BaseModel, ValidationError
+
+from dlr_core import hookspecs
+from dlr_core.errors import ConfigError, PluginError, unknown_name
+from dlr_core.version import API_VERSION
+
+PREFIX = "dlr_register_"
+KINDS = tuple(name.removeprefix(PREFIX) for name in vars(hookspecs) if name.startswith(PREFIX))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered component: where it came from and what builds it."""
+
+    kind: str
+    name: str
+    factory: Any
+    plugin: str
+
+    @property
+    def summary(self) -> str:
+        """First line of the factory's docstring."""
+        return (inspect.getdoc(self.factory) or "").partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A plugin that was found but not loaded, and why (one line)."""
+
+    plugin: str
+    distribution: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin!r} ({self.distribution}) skipped: {self.reason}"
+
+
+class PluginHost:
+    """A registry of components. Not a global: make one per program, or an empty one per test."""
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._entries: dict[tuple[str, str], Entry] = {}
+        self.skipped: list[Skipped] = []
+
+    @classmethod
+    def from_entry_points(cls) -> "PluginHost":
+        """A host holding every working plugin of the entry-point group ``dlr``, this project's own first."""
+        host = cls()
+        own = {"builtin", "envs"}
+        for point in sorted(entry_points(group=hookspecs.PROJECT), key=lambda p: (p.name not in own, p.name)):
+            host.load(point)
+        return host
+
+    def load(self, point: EntryPoint) -> bool:
+        """Load one entry point; a broken one is noted in :attr:`skipped` and changes nothing else."""
+        dist = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
+        try:
+            self.add(point.load(), point.name)
+        except Exception as error:  # whatever a stranger's module raises must not take the host down
+            self.skipped.append(Skipped(point.name, dist, f"{type(error).__name__}: {error}".splitlines()[0]))
+            return False
+        return True
+
+    def add(self, plugin: object, name: str) -> None:
+        """Register one plugin; nothing of it is kept unless all of its hooks succeed.
+
+        Raises:
+            PluginError: wrong API version, misspelt hook, bad factory, or a name another plugin holds.
+        """
+        declared = getattr(plugin, "DLR_API_VERSION", None)
+        if declared != API_VERSION:
+            raise PluginError(f"DLR_API_VERSION is {declared!r}, this host needs {API_VERSION}")
+        staged = self._stage(plugin, name)
+        self._manager.register(plugin, name)
+        self._entries.update(staged)
+
+    def _stage(self, plugin: object, name: str) -> dict[tuple[str, str], Entry]:
+        probe = pluggy.PluginManager(hookspecs.PROJECT)
+        probe.add_hookspecs(hookspecs)
+        probe.register(plugin, name)
+        probe.check_pending()
+        staged: dict[tuple[str, str], Entry] = {}
+        for kind in KINDS:
+
+            def register(component: str, factory: Any, kind: str = kind) -> None:
+                if not isinstance(component, str) or not component:
+                    raise PluginError(f"{PREFIX}{kind}: expected a name, got {component!r}")
+                if not callable(factory):
+                    raise PluginError(f"{kind} {component!r}: expected a class or function, got {factory!r}")
+                key = (kind, component)
+                holder = staged.get(key) or self._entries.get(key)
+                if holder:
+                    raise PluginError(f"{kind} {component!r} belongs to {holder.plugin!r}, so {name!r} may not take it")
+                staged[key] = Entry(kind, component, factory, name)
+
+            getattr(probe.hook, PREFIX + kind)(register=register)
+        return staged
+
+    def names(self, kind: str) -> list[str]:
+        """The registered names of one kind, sorted."""
+        return sorted(name for k, name in self._entries if k == kind)
+
+    def entries(self, kind: str) -> list[Entry]:
+        """The registered components of one kind, sorted by name."""
+        return [self._entries[kind, name] for name in self.names(kind)]
+
+    def find(self, kind: str, name: str) -> Entry:
+        """Look a component up by name; ``name:argument`` finds ``name``.
+
+        Raises:
+            ConfigError: there is none; the message offers the nearest name.
+        """
+        entry = self._entries.get((kind, name)) or self._entries.get((kind, name.partition(":")[0]))
+        if entry is None:
+            raise ConfigError(unknown_name(kind, name, self.names(kind)))
+        return entry
+
+    def options(self, kind: str, name: str, values: Mapping[str, Any]) -> BaseModel | None:
+        """Validate a component's settings without building it.
+
+        Raises:
+            ConfigError: unknown name or bad settings, all problems at once.
+        """
+        model = getattr(self.find(kind, name).factory, "Options", None)
+        if model is None:
+            if values:
+                raise ConfigError(f"{kind} {name!r} takes no options, got {', '.join(sorted(values))}")
+            return None
+        try:
+            validated: BaseModel = model.model_validate(dict(values))
+        except ValidationError as error:
+            raise ConfigError(*explain(error, f"{kind} {name!r}", model.model_fields)) from None
+        return validated
+
+    def create(self, kind: str, name: str, values: Mapping[str, Any] | None = None, **context: Any) -> Any:
+        """Build a component from its name and settings; ``context`` is what its kind is given (see the protocols).
+
+        Raises:
+            ConfigError: unknown name or bad settings.
+        """
+        entry, options = self.find(kind, name), self.options(kind, name, values or {})
+        if ":" in name:
+            context["argument"] = name.partition(":")[2]
+        return entry.factory(**context) if options is None else entry.factory(options, **context)
+
+
+def explain(error: ValidationError, where: str, fields: Iterable[str] = ()) -> list[str]:
+    """A pydantic error as one line per problem, with the nearest field for an unknown one."""
+    lines = []
+    for problem in error.errors():
+        path = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{where}: {unknown_name('option', path, fields)}")
+        else:
+            lines.append(f"{where}: {path}: {problem['msg']}, got {problem['input']!r}")
+    return lines

@@ -1,0 +1,113 @@
+"""Assembling a run from its settings, and answering questions with a trained one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlr_core.checkpoint import latest_checkpoint, load_weights
+from dlr_core.config import RunConfig, resolve
+from dlr_core.errors import ConfigError
+from dlr_core.evaluate import Evaluator
+from dlr_core.host import PluginHost
+from dlr_core.protocols import EnvSpec
+from dlr_core.records import Item
+from dlr_core.rundir import read_manifest
+from dlr_core.trainer import Trainer
+
+MakeEnv = Callable[..., Any]
+"""``make(id, num_envs=…, **kwargs)`` → a learner's vector environment; the command line passes Gymnasium's."""
+
+
+def env_kwargs(config: RunConfig, host: PluginHost) -> dict[str, Any]:
+    """Keyword arguments with which a run's environment is made."""
+    spec: EnvSpec = host.create("env", config.env)
+    task = config.task.name or spec.task
+    if task is None:
+        raise ConfigError(f"{config.env} needs a task: --set task.name=reasoning-gym:gcd")
+    decoder = config.decoder.model_dump(include={"name", "model", "device", "dtype"})
+    space: Any = {"name": config.space.name, **config.space.options}
+    return {
+        "task": task,
+        "task_kwargs": {**(spec.task_kwargs if task == spec.task else {}), **config.task.options},
+        "decoder": decoder,
+        "space": space,
+        "reward": {"name": config.reward.name, **config.reward.options},
+        "temperature": config.decoder.temperature,
+        "max_new_tokens": config.decoder.max_new_tokens or spec.max_new_tokens,
+        "host": host,
+    }
+
+
+def build_trainer(config: RunConfig, host: PluginHost, make: MakeEnv) -> Trainer:
+    """Every part of a run, made from its settings and seeded."""
+    torch.manual_seed(config.seed)
+    env = make(config.env, num_envs=config.batch.questions * config.decodes, **env_kwargs(config, host))
+    space = env.engine.space
+    shape = {
+        "hidden_size": env.engine.decoder.hidden_size,
+        "num_latents": space.num_latents,
+        "latent_dim": space.latent_dim,
+    }
+    device = env.engine.decoder.device
+
+    def part(kind: str, **context: Any) -> Any:
+        chosen = getattr(config, kind)
+        made = host.create(kind, chosen.name, chosen.options, **context)
+        return made.to(device) if isinstance(made, torch.nn.Module) else made
+
+    estimator = part("estimator")
+    if space.trainable() and config.estimator.name == "score":
+        raise ConfigError("estimator 'score' cannot train a joint chart: set space.chart to random or principal")
+    return Trainer(
+        config,
+        env,
+        assistant=part("assistant", **shape),
+        estimator=estimator,
+        contrastive=part("contrastive", **shape),
+        scorer=part("scorer", **shape),
+        warm_estimator=host.create("estimator", "likelihood") if config.warmstart.steps else None,
+    )
+
+
+@dataclass
+class DLRPipeline:
+    """A trained run, ready to answer: ``DLRPipeline.from_run("runs/main", make)("State … 12 + 34 =")``."""
+
+    config: RunConfig
+    host: PluginHost
+    engine: Any
+    assistant: Any
+
+    @classmethod
+    def from_run(
+        cls, run: str | Path, make: MakeEnv, *, host: PluginHost | None = None, env: str | None = None
+    ) -> "DLRPipeline":
+        """Load a run's newest checkpoint; ``env`` puts it on another environment.
+
+        Raises:
+            RunFolderError: the folder holds no run, or a damaged one.
+        """
+        folder, host = Path(run), host or PluginHost.from_entry_points()
+        saved = read_manifest(folder)["config"]
+        config = resolve({**saved, "env": env, "task": {}} if env and env != saved["env"] else saved, host)
+        made = make(config.env, num_envs=1, **env_kwargs(config, host))
+        engine = made.unwrapped.engine
+        space = engine.space
+        assistant = host.create(
+            "assistant", config.assistant.name, config.assistant.options,
+            hidden_size=engine.decoder.hidden_size, num_latents=space.num_latents, latent_dim=space.latent_dim,
+        ).to(engine.decoder.device)  # fmt: skip
+        load_weights({"assistant": assistant, "space": space}, latest_checkpoint(folder))
+        return cls(config, host, engine, assistant.eval())
+
+    def __call__(self, question: str) -> str:
+        """The frozen model's greedy answer after the assistant's mean chain for this question."""
+        evaluator, item = Evaluator(self.engine), Item(question, "", 0)
+        cache = self.engine.prefill([question])
+        latents = torch.as_tensor(evaluator.latents([item], self.assistant), device=self.engine.decoder.device)
+        with torch.no_grad():
+            ready = self.engine.space.inject(cache, latents)
+            return str(self.engine.decoder.decode(ready, self.engine.max_new_tokens).texts[0])

@@ -1,0 +1,182 @@
+"""What each kind of component must offer. Implementations need not inherit from these."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dlr_core.density import TanhGaussian
+from dlr_core.records import Completions, Item, PromptCache, Sample, Verdict
+from dlr_core.splits import Split
+
+
+class Decoder(Protocol):
+    """A frozen main model. Built from its options alone."""
+
+    hidden_size: int
+    """H."""
+    kv_sizes: list[tuple[int, int]]
+    """(key/value heads, head width) of every layer."""
+    device: torch.device
+    dtype: torch.dtype
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+
+    def token(self, index: int) -> str:
+        """The text of one vocabulary entry."""
+
+    def embedding_table(self) -> Tensor:
+        """The (V, H) input embedding table."""
+
+    def prefill(self, questions: Sequence[str], anchor: Sequence[int], pending: Sequence[int], latents: int) -> PromptCache:
+        """Run question and anchor tokens once; ``pending`` tokens are left to be fed when decoding starts."""
+
+    def extend(self, cache: PromptCache, embeds_NPH: Tensor) -> Tensor:
+        """Final-norm states (N, P, H) of embeddings fed after a cache, which is left as it was."""
+
+    def decode(
+        self,
+        cache: PromptCache,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        generators: Sequence[np.random.Generator] | None = None,
+    ) -> Completions:
+        """Complete every row; greedy at temperature 0, else sampled, each row from its own generator."""
+
+    def log_prob(self, cache: PromptCache, ids_NL: Tensor, mask_NL: Tensor, temperature: float = 1.0) -> Tensor:
+        """Log-probability (N,) in nats of completions; differentiable in what was injected, never in the weights."""
+
+    def encode_targets(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Texts as completions with their end token: ids (N, L) and mask (N, L)."""
+
+    def first_values(self, ids_M: Tensor) -> Tensor:
+        """First-layer attention values (M, heads·width) of single tokens."""
+
+    def rotate(self, keys_NThd: Tensor, positions_NT: Tensor) -> Tensor:
+        """Turn unrotated keys (N, T, heads, width) by their positions, as the model does; the inverse for -positions."""
+
+    def state_bound(self) -> Tensor:
+        """Largest possible magnitude (H,) of each final-norm state coordinate."""
+
+    def fingerprint(self) -> str:
+        """SHA-256 of every parameter and buffer, in hexadecimal."""
+
+
+class Space(Protocol):
+    """A latent space. Built as ``factory(options, decoder=…)``; an ``nn.Module`` if its chart is trainable."""
+
+    num_latents: int
+    latent_dim: int
+    anchor_ids: list[int]
+    """Plain prompt tokens before the latents, then the T latent tokens."""
+    pending_ids: list[int]
+    """Tokens fed after the residual is in place."""
+
+    def calibrate(self, questions: Sequence[str]) -> None:
+        """Fit whatever depends on the model's own states, from training questions (no answers)."""
+
+    def inject(self, cache: PromptCache, actions_NTD: Tensor) -> PromptCache:
+        """Put latents in [-1, 1] into a prompt; differentiable; all-zero actions change nothing."""
+
+    def observe(self, cache: PromptCache, actions_NtD: Tensor) -> Tensor:
+        """Final-norm state (N, H) of anchor token t, given the first t latents."""
+
+    def nearest_tokens(self, actions_TD: Tensor, count: int = 3) -> list[list[str]]:
+        """For each latent the vocabulary tokens whose effect lies closest to it."""
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Parameters of a joint chart; empty for a fixed one."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything needed to rebuild the chart."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> object:
+        """Restore a chart."""
+
+
+@dataclass(frozen=True)
+class ChainBatch:
+    """Latent chains written by an assistant, N rows."""
+
+    noise_NTD: Tensor
+    """ε, standard normal."""
+    policy: TanhGaussian
+    """π(·|x, earlier latents) of every latent, parameters (N, T, D), attached to the graph."""
+    pre_NTD: Tensor
+    """u = μ + σε, attached to the graph."""
+
+    @property
+    def actions_NTD(self) -> Tensor:
+        """a = tanh(u)."""
+        return self.pre_NTD.tanh()
+
+
+class Assistant(Protocol):
+    """A policy over latent chains, an ``nn.Module``. Built as ``factory(options, hidden_size=H, num_latents=T, latent_dim=D)``."""
+
+    def sample(self, states_NSH: Tensor, mask_NS: Tensor, noise_NTD: Tensor) -> ChainBatch:
+        """Write a chain for every row; zero noise gives the mean chain. Reparameterised: gradients flow to u."""
+
+    def evaluate(self, states_NSH: Tensor, mask_NS: Tensor, pre_NTD: Tensor) -> TanhGaussian:
+        """The policy at given pre-squash latents (N, T, D), for the score estimator."""
+
+
+class Control(Protocol):
+    """What trained latents are compared with. Built without arguments."""
+
+    def __call__(self, latents_NTD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Latents that stand in for a trained run's latents on N questions, same shape, in [-1, 1]."""
+
+
+class Reward(Protocol):
+    """A number for one decoded chain."""
+
+    def __call__(self, sample: Sample) -> float:
+        """The reward, finite."""
+
+
+class Scorer(Protocol):
+    """A pre-decode filter. Built as ``factory(options, hidden_size=H, num_latents=T, latent_dim=D)``."""
+
+    def predict(self, states_BSH: Tensor, mask_BS: Tensor, latents_BGTD: Tensor) -> Tensor:
+        """q (B, G): the reward expected of each chain, before anything is decoded; detached."""
+
+    def update(self, states_BSH: Tensor, mask_BS: Tensor, latents_BKTD: Tensor, rewards_BK: Tensor) -> dict[str, float]:
+        """Learn from decoded outcomes only; returns what to log."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, for the checkpoint."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> object:
+        """Restore :meth:`state_dict`."""
+
+
+class Task(Protocol):
+    """Questions with a verifier. Built as ``factory(options)`` (and ``argument=…`` for names like ``kind:argument``)."""
+
+    def size(self, split: Split) -> int | None:
+        """Questions in a split; None for a generator without end."""
+
+    def item(self, split: Split, index: int) -> Item:
+        """Question ``index`` >= 0 of a split, the same one every time."""
+
+    def gold_text(self, item: Item) -> str:
+        """What the `likelihood` estimator teaches the model to complete; nothing else reads it."""
+
+    def score(self, item: Item, completion: str, ended: bool) -> Verdict:
+        """Judge a completion; ``ended`` tells whether the model stopped by itself."""
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """An environment id and the task behind it."""
+
+    task: str | None
+    """Name of the task; None where the user must give one."""
+    task_kwargs: Mapping[str, Any]
+    """Its default options."""
+    max_new_tokens: int

@@ -1,0 +1,109 @@
+"""The typed records that pass between tasks, environments, rewards and the trainer.
+
+Dimension letters, used as suffixes throughout: B questions in a batch, G latent chains sampled per question, K chains
+decoded per question, N rows (usually B·K), T latents in a chain, D latent width, H the main model's hidden width, S
+prompt positions, L completion tokens, V vocabulary.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of a task."""
+
+    question: str
+    answer: str
+    index: int
+    """Position within its split."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a task says of a completion."""
+
+    parsed: str | None
+    """The answer found in the text, normalised; None if there is none."""
+    correct: float
+    """1 if right, 0 if wrong; tasks with partial credit may lie between."""
+    format: float
+    """1 if the completion keeps the answer template, else 0."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One decoded chain, judged: what a reward sees."""
+
+    question: str
+    answer: str
+    completion: str
+    parsed: str | None
+    correct: float
+    format: float
+    tokens: int
+    """Completion tokens, the end token included."""
+    ended: bool
+    """Whether the model ended by itself within the token limit."""
+
+
+@dataclass(frozen=True)
+class Completions:
+    """A batch of decoded token sequences."""
+
+    ids_NL: Tensor
+    """int64; positions after the end hold the end token."""
+    mask_NL: Tensor
+    """1.0 on generated tokens (the end token included), 0.0 after them."""
+    texts: list[str]
+    ended_N: Tensor
+    """bool: the end token was produced within the limit."""
+
+
+@dataclass(frozen=True)
+class PromptCache:
+    """What the frozen model remembers of a batch of prompts; rows are left-padded.
+
+    The last ``num_latents`` positions hold the anchor's latent tokens; ``pending_NPH`` are input embeddings not yet
+    fed, with which decoding starts.
+    """
+
+    keys: tuple[Tensor, ...]
+    """One (N, kv heads, S, head width) tensor per layer, already rotated where the model rotates keys."""
+    values: tuple[Tensor, ...]
+    mask_NS: Tensor
+    """int64: 1 on real positions."""
+    states_NSH: Tensor
+    """Final-norm hidden states of every cached position (arbitrary on padding)."""
+    pending_NPH: Tensor
+    num_latents: int
+
+    @property
+    def rows(self) -> int:
+        """Number of prompts held."""
+        return int(self.mask_NS.shape[0])
+
+    @property
+    def positions_NS(self) -> Tensor:
+        """Position of every cached token in its own text, 0 on padding."""
+        return (self.mask_NS.cumsum(1) - 1).clamp(min=0)
+
+    def select(self, rows_M: Tensor) -> "PromptCache":
+        """The cache of chosen rows, repeats allowed: how chains share their question's prefill."""
+        return PromptCache(
+            tuple(k[rows_M] for k in self.keys),
+            tuple(v[rows_M] for v in self.values),
+            self.mask_NS[rows_M],
+            self.states_NSH[rows_M],
+            self.pending_NPH[rows_M],
+            self.num_latents,
+        )
+
+    def question_states(self) -> tuple[Tensor, Tensor]:
+        """States (N, S-T, H) and mask (N, S-T) of the question alone, latent positions left out."""
+        end = self.mask_NS.shape[1] - self.num_latents
+        return self.states_NSH[:, :end], self.mask_NS[:, :end]

@@ -1,0 +1,88 @@
+"""Remembered successes: correct completions of the run's own making, to be made likelier under new latents."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlr_core.records import PromptCache
+
+
+@dataclass(frozen=True)
+class Success:
+    """One correct completion, and where its prompt's cache came from."""
+
+    cohort: tuple[str, ...]
+    """Questions that were prefilled together: prefilling them again gives the same bits."""
+    row: int
+    ids: tuple[int, ...]
+    weight: float
+    """Sampling weight: rarer successes are replayed more."""
+    cache: PromptCache
+    """One row."""
+
+
+def stack(caches: Sequence[PromptCache]) -> PromptCache:
+    """One cache of many single rows, padded on the left to one width."""
+    width = max(cache.mask_NS.shape[1] for cache in caches)
+
+    def pad(tensor: Tensor, axis: int) -> Tensor:
+        missing = width - tensor.shape[axis]
+        if not missing:
+            return tensor
+        shape = list(tensor.shape)
+        shape[axis] = missing
+        return torch.cat([tensor.new_zeros(shape), tensor], axis)
+
+    layers = range(len(caches[0].keys))
+    return PromptCache(
+        tuple(torch.cat([pad(cache.keys[layer], 2) for cache in caches]) for layer in layers),
+        tuple(torch.cat([pad(cache.values[layer], 2) for cache in caches]) for layer in layers),
+        torch.cat([pad(cache.mask_NS, 1) for cache in caches]),
+        torch.cat([pad(cache.states_NSH, 1) for cache in caches]),
+        torch.cat([cache.pending_NPH for cache in caches]),
+        caches[0].num_latents,
+    )
+
+
+class ReplayBuffer:
+    """The newest successes, sampled in proportion to their weights."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.entries: list[Success] = []
+
+    def add(self, success: Success) -> None:
+        """Remember one; the oldest is forgotten when full."""
+        self.entries = [*self.entries, success][-self.capacity :]
+
+    def sample(self, count: int, generator: torch.Generator) -> tuple[PromptCache, Tensor, Tensor]:
+        """Prompts of ``count`` successes (with replacement), their ids (count, L) and mask."""
+        weights = torch.tensor([entry.weight for entry in self.entries])
+        drawn = torch.multinomial(weights, count, replacement=True, generator=generator).tolist()
+        chosen = [self.entries[i] for i in drawn]
+        length = max(len(entry.ids) for entry in chosen)
+        device = chosen[0].cache.mask_NS.device
+        ids = torch.tensor([[*e.ids, *[e.ids[-1]] * (length - len(e.ids))] for e in chosen], device=device)
+        mask = torch.tensor([[1.0] * len(e.ids) + [0.0] * (length - len(e.ids)) for e in chosen], device=device)
+        return stack([entry.cache for entry in chosen]), ids, mask
+
+    def state(self) -> list[dict[str, Any]]:
+        """JSON-ready: texts and ids, not tensors."""
+        return [
+            {"cohort": list(entry.cohort), "row": entry.row, "ids": list(entry.ids), "weight": entry.weight}
+            for entry in self.entries
+        ]
+
+    def restore(self, state: Sequence[dict[str, Any]], prefill: Callable[[Sequence[str]], PromptCache]) -> None:
+        """Rebuild from :meth:`state`, prefilling each cohort again."""
+        cohorts: dict[tuple[str, ...], PromptCache] = {}
+        self.entries = []
+        for saved in state:
+            cohort = tuple(saved["cohort"])
+            if cohort not in cohorts:
+                cohorts = {cohort: prefill(cohort)}  # entries of one cohort are neighbours: keep only the last
+            cache = cohorts[cohort].select(torch.tensor([saved["row"]], device=cohorts[cohort].mask_NS.device))
+            self.entries.append(Success(cohort, saved["row"], tuple(saved["ids"]), saved["weight"], cache))

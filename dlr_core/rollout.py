@@ -1,0 +1,176 @@
+"""Collecting one step's chains: sample G, choose K, decode them in the environment, hand over the outcome."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dlr_core.advantages import dead_groups
+from dlr_core.batch import StepBatch
+from dlr_core.errors import PluginError
+from dlr_core.protocols import Assistant, ChainBatch, Scorer
+from dlr_core.records import Sample
+from dlr_core.selection import inclusion_probabilities, systematic_sample
+from dlr_core.splits import normalise
+
+
+class LearnerEnv(Protocol):
+    """What learning needs of a vector environment: :class:`dlr_envs.vector.LatentVectorEnv` has it."""
+
+    engine: Any
+    finished: Any
+    groups: list[Any]
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        """Start on new questions."""
+
+    def step(self, actions: Any) -> Any:
+        """Decode one chain per sub-environment; afterwards the environment is on the next questions."""
+
+    def question_states(self) -> tuple[Tensor, Tensor]:
+        """States (B, S, H) and mask of the current questions."""
+
+    def log_prob(self, actions_NTD: Tensor, completion_ids_NL: Tensor, rows: Tensor | None = None) -> Tensor:
+        """log p_M of the completions that the last step ended."""
+
+    def gold_log_prob(self, actions_NTD: Tensor, rows: Tensor | None = None) -> Tensor:
+        """log p_M of the current questions' gold answers."""
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """From the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A batch ready to learn from, and what was decoded (row b·K + k; empty for gold likelihood)."""
+
+    batch: StepBatch
+    samples: list[Sample]
+
+
+class Collector:
+    """Samples chains from the assistant and decodes the chosen ones."""
+
+    def __init__(
+        self, env: LearnerEnv, assistant: Assistant, scorer: Scorer, *, samples: int, decodes: int,
+        generator: torch.Generator,
+    ) -> None:  # fmt: skip
+        self.env, self.assistant, self.scorer = env, assistant, scorer
+        self.samples, self.decodes, self.generator = samples, decodes, generator
+        self.space, self.device = env.engine.space, env.engine.decoder.device
+
+    def noise(self, rows: int) -> Tensor:
+        """Standard normal noise (rows, T, D), always drawn on the CPU so that devices agree."""
+        shape = (rows, self.space.num_latents, self.space.latent_dim)
+        return torch.randn(shape, generator=self.generator).to(self.device)
+
+    def sample(self, states_BSH: Tensor, mask_BS: Tensor, noise_NTD: Tensor) -> ChainBatch:
+        """Chains from the assistant, checked.
+
+        Raises:
+            PluginError: wrong shape, or not finite.
+        """
+        chains = self.assistant.sample(states_BSH, mask_BS, noise_NTD)
+        if chains.pre_NTD.shape != noise_NTD.shape or not bool(torch.isfinite(chains.pre_NTD).all()):
+            raise PluginError(
+                f"assistant {type(self.assistant).__name__}: expected finite latents of shape "
+                f"{tuple(noise_NTD.shape)}, got shape {tuple(chains.pre_NTD.shape)}"
+            )
+        return chains
+
+    def collect(self, *, gold: bool) -> Rollout:
+        """One rollout; with ``gold`` nothing is decoded and only gold likelihoods can be asked for."""
+        states_BSH, mask_BS = self.env.question_states()
+        questions = [normalise(item.question) for item in self.env.groups]
+        rows = len(states_BSH)
+        chains = self.sample(states_BSH, mask_BS, self.noise(rows * self.samples))
+        latents_BGTD = chains.actions_NTD.detach().unflatten(0, (rows, -1))
+        predictions_BG = self.scorer.predict(states_BSH, mask_BS, latents_BGTD)
+        inclusion_BG = inclusion_probabilities(predictions_BG, self.decodes)
+        chosen_BK = torch.arange(self.decodes, device=self.device).expand(rows, -1)
+        if self.decodes < self.samples:
+            chosen_BK = systematic_sample(inclusion_BG, self.decodes, self.generator)
+        samples: list[Sample] = []
+        rewards_BK = torch.zeros(chosen_BK.shape, device=self.device)
+        correct_BK, repeat_BK = torch.zeros_like(rewards_BK), torch.zeros_like(rewards_BK, dtype=torch.bool)
+        if not gold:
+            kept = latents_BGTD.gather(1, chosen_BK[..., None, None].expand(-1, -1, *latents_BGTD.shape[2:]))
+            self.env.step(self.flat(kept.flatten(0, 1)))
+            done = self.env.finished
+            samples = done.samples
+            rewards_BK = torch.as_tensor(done.rewards_N, device=self.device).view(chosen_BK.shape)
+            right = [float(s.correct >= 0.99) * s.format for s in samples]
+            correct_BK = torch.tensor(right, device=self.device).view(chosen_BK.shape)
+            repeat_BK = _repeats([s.completion for s in samples], self.decodes).to(self.device)
+
+        def policy_log_prob_BGT() -> Tensor:
+            policy = self.assistant.evaluate(states_BSH, mask_BS, chains.pre_NTD.detach())
+            return policy.log_prob(chains.pre_NTD.detach()).unflatten(0, (rows, -1))
+
+        batch = StepBatch(
+            chains=chains,
+            states_BSH=states_BSH,
+            mask_BS=mask_BS,
+            questions=questions,
+            chosen_BK=chosen_BK,
+            inclusion_BG=inclusion_BG,
+            predictions_BG=predictions_BG,
+            rewards_BK=rewards_BK,
+            correct_BK=correct_BK,
+            repeat_BK=repeat_BK,
+            policy_log_prob_BGT=policy_log_prob_BGT,
+            old_log_prob_BGT=chains.policy.log_prob(chains.pre_NTD).detach().unflatten(0, (rows, -1)),
+            weighted_completion_log_prob=self._weighted_completion,
+            weighted_gold_log_prob=self._weighted_gold,
+        )
+        return Rollout(batch, samples)
+
+    def refresh(self, batch: StepBatch) -> StepBatch:
+        """The same noise through the assistant as it is now: a new graph for another update on the same outcome."""
+        return replace(batch, chains=self.sample(batch.states_BSH, batch.mask_BS, batch.chains.noise_NTD))
+
+    def flat(self, latents_NTD: Tensor) -> Any:
+        """Latents as the environment takes them: one flat action per row."""
+        return latents_NTD.flatten(1).float().cpu().numpy()
+
+    def _weighted_completion(self, latents_NTD: Tensor, weights_BK: Tensor) -> Tensor:
+        rows = weights_BK.flatten().nonzero()[:, 0]
+        if not len(rows):
+            return latents_NTD.sum() * 0.0
+        done = self.env.finished.completions
+        length = int(done.mask_NL[rows].sum(1).max())
+        log_prob_M = self.env.log_prob(latents_NTD[rows], done.ids_NL[rows][:, :length], rows)
+        return (log_prob_M * weights_BK.flatten()[rows]).sum()
+
+    def _weighted_gold(self, latents_NTD: Tensor, weights_BK: Tensor) -> Tensor:
+        return (self.env.gold_log_prob(latents_NTD) * weights_BK.flatten()).sum()
+
+
+def _repeats(texts: list[str], group: int) -> Tensor:
+    """bool (B, K): whether an earlier chain of the same group has the same text."""
+    flags = [text in texts[n - n % group : n] for n, text in enumerate(texts)]
+    return torch.tensor(flags).view(-1, group)
+
+
+def outcome_metrics(rollout: Rollout) -> dict[str, Any]:
+    """What a step's decoded chains were like: rewards, components, variety, cost."""
+    samples, batch = rollout.samples, rollout.batch
+    group = batch.chosen_BK.shape[1]
+    answers = [s.parsed for s in samples]
+    distinct = [len({*answers[i : i + group]} - {None}) for i in range(0, len(answers), group)]
+    count = float(len(samples))
+    return {
+        "reward": float(batch.rewards_BK.mean()),
+        "correct": sum(s.correct for s in samples) / count,
+        "format": sum(s.format for s in samples) / count,
+        "best_of_k": float(torch.tensor([s.correct for s in samples]).view(-1, group).amax(1).mean()),
+        "distinct_answers": sum(distinct) / len(distinct),
+        "dead_groups": int(dead_groups(batch.rewards_BK).sum()),
+        "decodes": len(samples),
+        "tokens": sum(s.tokens for s in samples),
+    }

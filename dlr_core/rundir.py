@@ -1,0 +1,117 @@
+"""What a run leaves behind: one folder with manifest, metrics, TensorBoard events, checkpoints, traces and the table."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from dlr_core.config import RunConfig
+from dlr_core.errors import RunFolderError
+from dlr_core.version import __version__
+
+PACKAGES = ("torch", "transformers", "gymnasium", "stable-baselines3", "reasoning-gym", "numpy", "safetensors")
+GROUPS = {
+    "reward": "rollout", "correct": "rollout", "format": "rollout", "best_of_k": "rollout",
+    "distinct_answers": "rollout", "distinct_answers_tokens": "rollout", "dead_groups": "rollout",
+    "decodes": "cost", "tokens": "cost", "seconds": "cost",
+    "entropy": "policy", "kl": "policy", "scale": "policy",
+}  # fmt: skip
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON to a temporary name and rename it, so that a reader never sees half a file."""
+    scratch = path.with_name(path.name + ".tmp")
+    scratch.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(scratch, path)
+
+
+class RunFolder:
+    """A run's folder, open for writing."""
+
+    def __init__(self, path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+        self.path = path
+        try:
+            if not resume and path.exists() and any(path.iterdir()):
+                if not overwrite:
+                    raise RunFolderError(f"{path} is not empty; choose another --out, or pass --resume or --overwrite")
+                if not (path / "manifest.json").is_file():
+                    raise RunFolderError(f"{path} is not a run folder: it will not be overwritten")
+                shutil.rmtree(path)
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            self._metrics = (path / "metrics.jsonl").open("a", encoding="utf-8")
+        except OSError as error:
+            if isinstance(error, RunFolderError):
+                raise
+            raise RunFolderError(f"cannot write the run folder {path}: {error.strerror or error}") from None
+        self._board = SummaryWriter(str(path / "tensorboard"))
+
+    def truncate_metrics(self, steps: int) -> None:
+        """Drop what was logged after step ``steps``: a resumed run logs it again."""
+        path = self.path / "metrics.jsonl"
+        self._metrics.close()
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= steps]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._metrics = path.open("a", encoding="utf-8")
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Append one step to metrics.jsonl and to TensorBoard."""
+        self._metrics.write(json.dumps(dict(metrics)) + "\n")
+        self._metrics.flush()
+        for key, value in metrics.items():
+            if isinstance(value, int | float) and key != "step":
+                self._board.add_scalar(f"{GROUPS.get(key, 'losses')}/{key}", value, metrics["step"])  # type: ignore[no-untyped-call]
+
+    def manifest(self, config: RunConfig, digest: str, **more: Any) -> None:
+        """Write or renew manifest.json."""
+        described = {
+            "dlr": __version__,
+            "packages": {name: _version(name) for name in PACKAGES},
+            "config": config.model_dump(mode="json"),
+            "main_model": {"name": config.decoder.model, "digest_before": digest, "digest_after": None},
+            "gold_answers_seen": False,
+        }
+        path = self.path / "manifest.json"
+        if path.is_file():
+            described = {**described, **json.loads(path.read_text(encoding="utf-8"))}
+        for key, value in more.items():
+            described[key] = {**described[key], **value} if isinstance(value, dict) and key in described else value
+        write_json(path, described)
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a JSON file into the folder."""
+        write_json(self.path / name, value)
+
+    def traces(self, rows: list[dict[str, Any]]) -> None:
+        """Write traces.jsonl: question, nearest tokens of each latent, completion, rewards."""
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (self.path / "traces.jsonl").write_text(text, encoding="utf-8")
+
+    def close(self) -> None:
+        """Flush and close every file."""
+        self._metrics.close()
+        self._board.close()  # type: ignore[no-untyped-call]
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A run's manifest.
+
+    Raises:
+        RunFolderError: the folder holds no run.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path} is not a run folder: {error}") from None
+    return manifest
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

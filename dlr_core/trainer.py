@@ -1,0 +1,215 @@
+"""The algorithm: roll out, estimate the gradient, replay successes, update. The main model is never touched."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlr_core.config import RunConfig
+from dlr_core.density import TanhGaussian
+from dlr_core.protocols import Assistant, Scorer
+from dlr_core.replay import ReplayBuffer, Success
+from dlr_core.rollout import Collector, LearnerEnv, Rollout, outcome_metrics
+
+Metrics = dict[str, Any]
+
+
+class Trainer:
+    """Trains an assistant, and a joint chart, in an environment of B·K sub-environments."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        env: LearnerEnv,
+        *,
+        assistant: Assistant,
+        estimator: Any,
+        contrastive: nn.Module,
+        scorer: Scorer,
+        warm_estimator: Any = None,
+    ) -> None:
+        self.config, self.env = config, env
+        self.estimator, self.warm_estimator = estimator, warm_estimator
+        self.contrastive, self.scorer = contrastive, scorer
+        self.assistant: Any = assistant
+        self.space = env.engine.space
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.collector = Collector(
+            env, assistant, scorer,
+            samples=config.batch.samples, decodes=config.decodes, generator=self.generator,
+        )  # fmt: skip
+        self.replay = ReplayBuffer(config.replay.capacity)
+        self.step_number, self.seconds = 0, 0.0
+        own = [*self.assistant.parameters(), *contrastive.parameters()]
+        groups: list[dict[str, Any]] = [{"params": own, "base_lr": config.optim.lr}]
+        if self.space.trainable():
+            groups.append({"params": self.space.trainable(), "base_lr": config.optim.chart_lr})
+        self.optimizer = torch.optim.Adam(groups, lr=config.optim.lr, betas=(0.9, 0.98))
+        self.parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
+        self.prior = self._prior()
+        env.reset(seed=config.seed, options={"group_size": config.decodes})
+
+    def _prior(self) -> TanhGaussian:
+        """N(0, σ₀²), σ₀ being the untrained policy's scale."""
+        with torch.no_grad():
+            states_BSH, mask_BS = self._blank_question()
+            log_std = self.collector.sample(states_BSH, mask_BS, self.collector.noise(1)).policy.log_std[0].clone()
+        return TanhGaussian(torch.zeros_like(log_std), log_std)
+
+    def _blank_question(self) -> tuple[Tensor, Tensor]:
+        decoder = self.env.engine.decoder
+        states = torch.zeros(1, 1, decoder.hidden_size, device=decoder.device)
+        return states, torch.ones(1, 1, dtype=torch.long, device=decoder.device)
+
+    # ---- the run -------------------------------------------------------------------------------------------------
+
+    @property
+    def total_steps(self) -> int | None:
+        """Warm-start and reinforcement steps together; None if only time limits the run."""
+        return None if self.config.steps is None else self.config.steps + self.config.warmstart.steps
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, by steps where they are limited, else by time."""
+        if self.total_steps is not None:
+            return self.step_number / max(self.total_steps, 1)
+        return self.seconds / (60.0 * (self.config.minutes or 1.0))
+
+    def done(self) -> bool:
+        """Whether a limit has been reached."""
+        out_of_time = self.config.minutes is not None and self.seconds >= 60.0 * self.config.minutes
+        return out_of_time or (self.total_steps is not None and self.step_number >= self.total_steps)
+
+    def run(self) -> Iterator[Metrics]:
+        """Train until done, yielding one step's metrics at a time."""
+        while not self.done():
+            yield self.step()
+
+    def step(self) -> Metrics:
+        """One step: a rollout (or several, where dead groups are resampled) and its updates."""
+        began = time.perf_counter()
+        optim = self.config.optim
+        rise = min(1.0, (self.step_number + 1) / max(optim.warmup, 1))
+        left = (1.0 - self.progress) / optim.decay if optim.decay else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * rise * max(0.1, min(1.0, left))
+        warm = self.step_number < self.config.warmstart.steps
+        estimator = self.warm_estimator if warm else self.estimator
+        metrics = self._learn(estimator) if estimator.needs_completions else self._learn_from_gold(estimator)
+        probe = self.config.probe.every
+        if probe and estimator.needs_completions and self.step_number % probe == 0:
+            metrics["distinct_answers_tokens"] = self.token_variety()
+        self.step_number += 1
+        seconds = time.perf_counter() - began
+        self.seconds += seconds
+        return {"step": self.step_number, "phase": "warmstart" if warm else "rl", **metrics, "seconds": seconds}
+
+    # ---- updates -------------------------------------------------------------------------------------------------
+
+    def _learn_from_gold(self, estimator: Any) -> Metrics:
+        rollout = self.collector.collect(gold=True)
+        loss, logs = estimator(rollout.batch)
+        loss.backward()
+        norm = self._apply()
+        self.env.reset(options={"group_size": self.config.decodes})
+        unseen = dict.fromkeys(("reward", "correct", "format"))
+        return {**unseen, "decodes": 0, "tokens": 0, "loss": float(loss.detach()), "grad_norm": norm, **logs}
+
+    def _learn(self, estimator: Any) -> Metrics:
+        """Roll out until enough groups are alive (or once), accumulate gradients, update, remember successes."""
+        gathered: list[Metrics] = []
+        questions, alive = self.config.batch.questions, 0
+        tries = 1 + self.config.batch.resample_dead
+        while len(gathered) < tries and (not gathered or alive < questions):
+            rollout = self.collector.collect(gold=False)
+            batch = rollout.batch
+            metrics = outcome_metrics(rollout)
+            alive += questions - metrics["dead_groups"]
+            loss, logs = estimator(batch)
+            contrast, contrast_logs = self.contrastive(batch)
+            penalty, policy_logs = self._regulariser(batch.chains.policy)
+            (loss + contrast + penalty).backward()
+            latents_BGTD = batch.chains.actions_NTD.detach().unflatten(0, (questions, -1))
+            chosen = batch.chosen_BK[..., None, None].expand(-1, -1, *latents_BGTD.shape[2:])
+            scorer_logs = self.scorer.update(
+                batch.states_BSH, batch.mask_BS, latents_BGTD.gather(1, chosen), batch.rewards_BK
+            )
+            total = {"loss": float((loss + contrast + penalty).detach())}
+            gathered.append({**metrics, **total, **logs, **contrast_logs, **policy_logs, **scorer_logs})
+            self._remember(rollout)
+        if tries > 1 and alive:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(questions / alive)
+        replay_logs = self._replay()
+        norm = self._apply()
+        for _ in range(self.config.batch.epochs - 1):
+            estimator(self.collector.refresh(batch))[0].backward()
+            self._apply()
+        return {**_combine(gathered), **replay_logs, "grad_norm": norm}
+
+    def _regulariser(self, policy: TanhGaussian) -> tuple[Tensor, Metrics]:
+        """KL to the prior minus entropy, nats per latent coordinate, weighted."""
+        width = self.space.latent_dim
+        entropy, kl = policy.entropy().mean() / width, policy.kl(self.prior).mean() / width
+        penalty = self.config.optim.kl * kl - self.config.optim.entropy * entropy
+        logs = {"entropy": float(entropy.detach()), "kl": float(kl.detach())}
+        return penalty, {**logs, "scale": float(policy.log_std.detach().exp().mean())}
+
+    def _apply(self) -> float:
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.optim.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    # ---- replay --------------------------------------------------------------------------------------------------
+
+    def _remember(self, rollout: Rollout) -> None:
+        """Keep each distinct correct completion, weighted by how rare success was in its group."""
+        if not self.config.replay.chains:
+            return
+        done, batch = self.env.finished, rollout.batch
+        rate_B = batch.correct_BK.mean(1)
+        cohort = tuple(dict.fromkeys(item.question for item in done.items))
+        for n in (batch.correct_BK.bool() & ~batch.repeat_BK).flatten().nonzero()[:, 0].tolist():
+            row = done.rows_N[n : n + 1]
+            ids = done.completions.ids_NL[n][done.completions.mask_NL[n].bool()].tolist()
+            weight = 1.05 - float(rate_B[n // batch.chosen_BK.shape[1]])
+            self.replay.add(Success(cohort, int(row), tuple(ids), weight, done.cache.select(row)))
+
+    def _replay(self) -> Metrics:
+        settings = self.config.replay
+        if not settings.chains or len(self.replay.entries) < self.config.batch.questions:
+            return {}
+        cache, ids_NL, mask_NL = self.replay.sample(settings.chains, self.generator)
+        states_NSH, mask_NS = cache.question_states()
+        chains = self.collector.sample(states_NSH.float(), mask_NS, self.collector.noise(settings.chains))
+        ready = self.space.inject(cache, chains.actions_NTD)
+        log_prob_N = self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
+        (-settings.weight * log_prob_N.mean()).backward()  # type: ignore[no-untyped-call]
+        return {"replay_nll": -float(log_prob_N.detach().mean()), "replay_size": len(self.replay.entries)}
+
+    # ---- probes --------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def token_variety(self) -> float:
+        """Distinct parsed answers of K token samples (temperature 1) under *one* latent chain, mean over the questions.
+
+        To be read beside ``distinct_answers``, which varies the latents; it draws from generators of its own.
+        """
+        engine = self.env.engine
+        states_BSH, mask_BS = self.env.question_states()
+        zero = torch.zeros(len(states_BSH), self.space.num_latents, self.space.latent_dim, device=states_BSH.device)
+        mean_BTD = self.collector.sample(states_BSH, mask_BS, zero).actions_NTD
+        count = self.config.decodes
+        answers = engine.sample_answers(mean_BTD.repeat_interleave(count, 0), seed=self.config.seed + self.step_number)
+        return sum(len({*answers[i : i + count]} - {None}) for i in range(0, len(answers), count)) / len(states_BSH)
+
+
+def _combine(gathered: list[Metrics]) -> Metrics:
+    """One step's metrics from its rollouts: counts are added, everything else is averaged."""
+    added = ("decodes", "tokens", "dead_groups")
+    keys = gathered[0]
+    return {k: sum(m[k] for m in gathered) / (1 if k in added else len(gathered)) for k in keys}

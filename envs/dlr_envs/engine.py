@@ -1,0 +1,152 @@
+"""Episodes on the frozen model: what the single and the vector environment both step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlr_core.errors import ActionError, PluginError
+from dlr_core.protocols import Decoder, Reward, Space, Task
+from dlr_core.records import Completions, Item, PromptCache, Sample
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """N finished episodes."""
+
+    items: list[Item]
+    samples: list[Sample]
+    rewards_N: Floats
+    completions: Completions
+    cache: PromptCache
+    """Prompts of the distinct questions, without latents."""
+    rows_N: Tensor
+    """Which prompt each episode had."""
+
+
+class Engine:
+    """Runs N episodes in step: begin with questions, act T / latents_per_step times, get the outcome."""
+
+    def __init__(
+        self,
+        *,
+        decoder: Decoder,
+        space: Space,
+        task: Task,
+        reward: Reward,
+        latents_per_step: int,
+        temperature: float,
+        max_new_tokens: int,
+    ) -> None:
+        self.decoder, self.space, self.task, self.reward = decoder, space, task, reward
+        self.latents_per_step = latents_per_step
+        self.temperature, self.max_new_tokens = temperature, max_new_tokens
+        self.tokens_decoded = 0
+
+    @property
+    def action_width(self) -> int:
+        """Length of one flat action."""
+        return self.latents_per_step * self.space.latent_dim
+
+    def begin(self, items: Sequence[Item]) -> Floats:
+        """Start one episode per item, prefilling each distinct question once; returns observations (N, H)."""
+        self.items = list(items)
+        texts = list(dict.fromkeys(item.question for item in items))
+        number = {text: row for row, text in enumerate(texts)}
+        self.rows_N = torch.tensor([number[item.question] for item in items], device=self.decoder.device)
+        self.cache = self.prefill(texts)
+        self.actions_NtD = torch.zeros(len(items), 0, self.space.latent_dim, device=self.decoder.device)
+        return self._observe()
+
+    def prefill(self, questions: Sequence[str]) -> PromptCache:
+        """Prompts of questions with the space's anchor."""
+        space = self.space
+        return self.decoder.prefill(questions, space.anchor_ids, space.pending_ids, space.num_latents)
+
+    def _observe(self) -> Floats:
+        if self.actions_NtD.shape[1] == 0:  # nothing tells the chains of one question apart yet
+            states = self.space.observe(self.cache, self.actions_NtD[: self.cache.rows])[self.rows_N]
+        else:
+            states = self.space.observe(self.cache.select(self.rows_N), self.actions_NtD)
+        return states.float().cpu().numpy().copy()
+
+    def act(
+        self, actions: NDArray[Any], generators: Sequence[np.random.Generator]
+    ) -> tuple[Floats, Outcome | None]:
+        """Take one flat action (N, latents_per_step·D) per episode.
+
+        Returns:
+            The next observations, and the outcome once the last latent is in (the observations are then the last ones).
+
+        Raises:
+            ActionError: wrong shape, or not finite.
+        """
+        expected = (len(self.items), self.action_width)
+        array = np.asarray(actions)
+        if array.shape != expected:
+            raise ActionError(f"expected actions of shape {expected}, got {array.shape}")
+        if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
+            raise ActionError("actions must be finite numbers")
+        latents = torch.as_tensor(array.clip(-1, 1).astype(np.float32), device=self.decoder.device)
+        latents = latents.view(len(self.items), self.latents_per_step, self.space.latent_dim)
+        self.actions_NtD = torch.cat([self.actions_NtD, latents], 1)
+        if self.actions_NtD.shape[1] < self.space.num_latents:
+            return self._observe(), None
+        return np.zeros((len(self.items), self.decoder.hidden_size), np.float32), self._finish(generators)
+
+    @torch.no_grad()
+    def _finish(self, generators: Sequence[np.random.Generator]) -> Outcome:
+        ready = self.space.inject(self.cache.select(self.rows_N), self.actions_NtD)
+        completions = self.decoder.decode(ready, self.max_new_tokens, self.temperature, generators)
+        samples = self.judge(self.items, completions)
+        rewards = np.array([self._reward_of(sample) for sample in samples], np.float32)
+        return Outcome(self.items, samples, rewards, completions, self.cache, self.rows_N)
+
+    def judge(self, items: Sequence[Item], completions: Completions) -> list[Sample]:
+        """The task's verdict on every completion."""
+        tokens, ended = completions.mask_NL.sum(1).int().tolist(), completions.ended_N.tolist()
+        self.tokens_decoded += sum(tokens)
+        samples = []
+        for item, text, count, stop in zip(items, completions.texts, tokens, ended, strict=True):
+            verdict = self.task.score(item, text, stop)
+            samples.append(
+                Sample(
+                    item.question, item.answer, text, verdict.parsed, verdict.correct, verdict.format, count, stop
+                )
+            )
+        return samples
+
+    def _reward_of(self, sample: Sample) -> float:
+        name = type(self.reward).__name__
+        try:
+            value = float(self.reward(sample))
+        except Exception as error:
+            raise PluginError(f"reward {name} raised {type(error).__name__}: {error} on {sample}") from error
+        if not np.isfinite(value):
+            raise PluginError(f"reward {name} returned {value} on {sample}")
+        return value
+
+    def describe(self, sample: Sample) -> Mapping[str, Any]:
+        """What ``info`` says of a finished episode: plain Python, no times."""
+        return {
+            "completion": sample.completion,
+            "parsed": sample.parsed or "",
+            "correct": sample.correct,
+            "format": sample.format,
+            "tokens": sample.tokens,
+        }
+
+    @torch.no_grad()
+    def sample_answers(self, latents_NTD: Tensor, seed: int, temperature: float = 1.0) -> list[str | None]:
+        """Parsed answers of the current episodes' questions under given latents, tokens sampled; changes nothing."""
+        generators = [np.random.default_rng((seed, number)) for number in range(len(self.items))]
+        ready = self.space.inject(self.cache.select(self.rows_N), latents_NTD)
+        done = self.decoder.decode(ready, self.max_new_tokens, temperature, generators)
+        verdicts = zip(self.items, done.texts, done.ended_N.tolist(), strict=True)
+        return [self.task.score(item, text, ended).parsed for item, text, ended in verdicts]

@@ -1,0 +1,49 @@
+"""The built-in environment ids. An id's version is bumped whenever its results would change."""
+
+from dlr_core.hookspecs import Register, hookimpl
+from dlr_core.protocols import EnvSpec
+
+DLR_API_VERSION = 1
+
+
+def chain_sum() -> EnvSpec:
+    """Sums and differences of two numbers of one or two digits."""
+    kwargs = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
+    return EnvSpec("reasoning-gym:chain_sum", kwargs, 16)
+
+
+def products() -> EnvSpec:
+    """Products of two numbers of one or two digits."""
+    kwargs = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
+    return EnvSpec("reasoning-gym:products", kwargs, 16)
+
+
+def letter_counting() -> EnvSpec:
+    """How often a letter occurs in a text."""
+    return EnvSpec("reasoning-gym:letter_counting", {}, 24)
+
+
+def gsm8k() -> EnvSpec:
+    """Grade-school word problems (give task.path, or have `datasets` and a network)."""
+    return EnvSpec("gsm8k", {}, 128)
+
+
+def reasoning() -> EnvSpec:
+    """Any task by name, such as reasoning-gym:gcd."""
+    return EnvSpec(None, {}, 64)
+
+
+BUILTIN = {
+    "dlr/ChainSum-v0": chain_sum,
+    "dlr/Products-v0": products,
+    "dlr/LetterCounting-v0": letter_counting,
+    "dlr/GSM8K-v0": gsm8k,
+    "dlr/Reasoning-v0": reasoning,
+}
+
+
+@hookimpl
+def dlr_register_env(register: Register) -> None:
+    """The built-in environments."""
+    for name, spec in BUILTIN.items():
+        register(name, spec)

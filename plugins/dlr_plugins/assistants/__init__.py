@@ -1,0 +1,1 @@
+"""Assistants: policies over latent chains, one per file."""

@@ -1,0 +1,46 @@
+"""A feed-forward assistant: all latents at once from the question's last and mean state."""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dlr_core.density import TanhGaussian
+from dlr_core.protocols import ChainBatch
+from dlr_plugins.assistants.options import PolicyOptions, Spread
+
+
+class MLP(nn.Module):
+    """An MLP over the question's last and mean hidden state; latents are independent given the question."""
+
+    class Options(PolicyOptions):
+        """Settings of ``mlp``."""
+
+        width: int = Field(256, gt=0, description="Hidden width.")
+
+    def __init__(self, options: Options, hidden_size: int, num_latents: int, latent_dim: int) -> None:
+        super().__init__()
+        self.shape = (num_latents, latent_dim)
+        self.spread = Spread(options, num_latents, latent_dim)
+        self.net = nn.Sequential(
+            nn.LayerNorm(2 * hidden_size), nn.Linear(2 * hidden_size, options.width), nn.GELU(),
+            nn.Linear(options.width, options.width), nn.GELU(),
+        )  # fmt: skip
+        self.head = nn.Linear(options.width, num_latents * latent_dim)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def _policy(self, states_BSH: Tensor, mask_BS: Tensor, rows: int) -> TanhGaussian:
+        weight_BS = mask_BS.to(states_BSH.dtype)
+        mean_BH = (states_BSH * weight_BS[..., None]).sum(1) / weight_BS.sum(1, keepdim=True)
+        features = torch.cat([states_BSH[:, -1], mean_BH], -1)
+        mean_BTD = self.head(self.net(features)).unflatten(-1, self.shape)
+        return self.spread.policy(mean_BTD.repeat_interleave(rows // len(states_BSH), 0))
+
+    def sample(self, states_BSH: Tensor, mask_BS: Tensor, noise_NTD: Tensor) -> ChainBatch:
+        """Draw N chains around the means."""
+        policy = self._policy(states_BSH, mask_BS, len(noise_NTD))
+        return ChainBatch(noise_NTD, policy, policy.mean + policy.log_std.exp() * noise_NTD)
+
+    def evaluate(self, states_BSH: Tensor, mask_BS: Tensor, pre_NTD: Tensor) -> TanhGaussian:
+        """The policy at given latents; it does not depend on them."""
+        return self._policy(states_BSH, mask_BS, len(pre_NTD))

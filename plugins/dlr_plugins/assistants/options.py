@@ -1,0 +1,31 @@
+"""What every assistant's policy has in common: the scale at which it starts to explore."""
+
+import math
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from dlr_core.density import TanhGaussian
+
+
+class PolicyOptions(BaseModel):
+    """Settings of the policy's spread."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    initial_scale: float = Field(0.3, gt=0, lt=2, description="σ₀: standard deviation of u = atanh(a) at the start.")
+    smallest_scale: float = Field(0.2, gt=0, lt=2, description="σ never falls below this, so exploration goes on.")
+
+
+class Spread(nn.Module):
+    """A learned log σ per latent coordinate, the same for every question."""
+
+    def __init__(self, options: PolicyOptions, num_latents: int, latent_dim: int) -> None:
+        super().__init__()
+        self.floor = math.log(min(options.smallest_scale, options.initial_scale))
+        self.log_std_TD = nn.Parameter(torch.full((num_latents, latent_dim), math.log(options.initial_scale)))
+
+    def policy(self, mean_NTD: Tensor) -> TanhGaussian:
+        """The density around given means."""
+        return TanhGaussian(mean_NTD, self.log_std_TD.clamp(min=self.floor, max=0.7).expand_as(mean_NTD))

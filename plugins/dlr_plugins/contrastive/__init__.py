@@ -1,0 +1,1 @@
+"""Contrastive objectives, one per file."""

@@ -1,0 +1,1 @@
+"""Controls: what trained latents are compared with, one per file."""

@@ -1,0 +1,1 @@
+"""Decoder backends: frozen main models."""

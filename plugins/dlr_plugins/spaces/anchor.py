@@ -1,0 +1,37 @@
+"""The text that latents are residuals on."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dlr_core.errors import ConfigError
+
+
+class SpaceOptions(BaseModel):
+    """Settings shared by the built-in spaces."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_latents: int = Field(8, ge=1, le=64, description="T, latents in a chain.")
+    latent_dim: int = Field(64, ge=1, le=4096, description="D, width of a latent.")
+    radius: float = Field(2.0, gt=0, description="Scale of the residual, in standard deviations of what it is added to.")
+    anchor: str = Field("Let me calculate:", min_length=1, description="Text at the latent positions.")
+    filler: str = Field("\n", min_length=1, description="Token that fills the anchor up on the left when T is larger.")
+    chart: Literal["joint", "random", "principal"] = Field(
+        "joint", description="joint: trained with the run; random or principal: fixed (needed by SB3 and `score`)."
+    )
+    seed: int = Field(0, ge=0, description="Seed of a random chart.")
+
+
+def anchor_tokens(decoder: Any, options: SpaceOptions, trigger: int) -> tuple[list[int], list[int]]:
+    """Anchor ids (plain tokens, then the T latent ones) and the ``trigger`` last ids, which are fed afterwards.
+
+    Raises:
+        ConfigError: the filler is not one token.
+    """
+    filler = decoder.encode(options.filler)
+    if len(filler) != 1:
+        raise ConfigError(f"space.filler: expected one token, got {options.filler!r} which is {len(filler)}")
+    ids = decoder.encode(options.anchor)
+    ids = filler * (options.num_latents + trigger - len(ids)) + ids
+    return ids[: len(ids) - trigger], ids[len(ids) - trigger :]

@@ -1,0 +1,110 @@
+"""GSM8K (Cobbe et al. 2021): grade-school word problems, from a JSONL file or the hub."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dlr_core.errors import DataError
+from dlr_core.records import Item, Verdict
+from dlr_core.splits import Split, split_of
+from dlr_plugins.tasks.answers import last_number, normalise_number
+from dlr_plugins.tasks.mathcheck import equivalent
+
+HUB = "openai/gsm8k"
+
+
+class GSM8K:
+    """GSM8K, or any JSONL of ``question`` and ``answer`` (gold after ``####``); answers are checked with math-verify."""
+
+    class Options(BaseModel):
+        """Settings of ``gsm8k``."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        path: str | None = Field(None, description=f"JSONL file; without one {HUB} is fetched from the hub.")
+
+    def __init__(self, options: Options) -> None:
+        rows = read_jsonl(Path(options.path).expanduser()) if options.path else read_hub()
+        self._items: dict[Split, list[Item]] = {"train": [], "validation": [], "test": []}
+        for question, answer in rows:
+            shelf = self._items[split_of(question)]
+            shelf.append(Item(question, answer, len(shelf)))
+
+    def size(self, split: Split) -> int | None:
+        """Questions in a split."""
+        return len(self._items[split])
+
+    def item(self, split: Split, index: int) -> Item:
+        """Question ``index`` (wrapping around) of a split.
+
+        Raises:
+            DataError: the split is empty.
+        """
+        shelf = self._items[split]
+        if not shelf:
+            raise DataError(f"the data has no {split} question (the split is by content: about one in five)")
+        return shelf[index % len(shelf)]
+
+    def gold_text(self, item: Item) -> str:
+        """The completion that `likelihood` is taught."""
+        return f" {item.answer}"
+
+    def score(self, item: Item, completion: str, ended: bool) -> Verdict:
+        """The last number against the gold one, or math-verify where the answer is an expression."""
+        parsed = last_number(completion)
+        right = parsed == normalise_number(item.answer) and parsed is not None
+        if not right and any(mark in completion for mark in ("\\", "/", "^", "%")):
+            right = equivalent(item.answer, completion)
+        return Verdict(parsed, float(right), float(parsed is not None and ended))
+
+
+def gold(answer: str) -> str:
+    """The final answer of a worked solution: what follows ``####``, else the whole text."""
+    return answer.rpartition("####")[2].strip()
+
+
+def read_jsonl(path: Path) -> list[tuple[str, str]]:
+    """Question and gold answer of every line.
+
+    Raises:
+        DataError: no such file, or a line that is not such an object; the message gives its number.
+    """
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read task.path {path}: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row: Any = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number}: not JSON: {error.msg}") from None
+        pair = (row.get("question"), row.get("answer")) if isinstance(row, dict) else (None, None)
+        if not all(isinstance(text, str) and text.strip() for text in pair):
+            raise DataError(f"{path}:{number}: expected an object with non-empty texts 'question' and 'answer'")
+        rows.append((str(pair[0]), gold(str(pair[1]))))
+    if not rows:
+        raise DataError(f"{path} holds no questions")
+    return rows
+
+
+def read_hub() -> list[tuple[str, str]]:
+    """The hub's training and test rows together; the split is ours, by content.
+
+    Raises:
+        DataError: `datasets` is not installed or the hub cannot be reached.
+    """
+    try:
+        import datasets  # an extra: heavy, and needed only here
+    except ImportError:
+        raise DataError("GSM8K needs a file (--set task.path=FILE.jsonl), or `pip install datasets` for the hub") from None
+    try:
+        parts = datasets.load_dataset(HUB, "main")
+        return [(row["question"], gold(row["answer"])) for part in ("train", "test") for row in parts[part]]
+    except Exception as error:  # the hub client raises many types for no network
+        reason = str(error).splitlines()[0]
+        raise DataError(f"cannot fetch {HUB} ({reason}); give a file with --set task.path=FILE.jsonl") from None
