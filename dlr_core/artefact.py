@@ -12,7 +12,9 @@ from dlr_core.host import PluginHost
 from dlr_core.protocols import Decoder, Space
 
 
-def save_space(space: Space, folder: Path, *, name: str, options: dict[str, Any], digest: str, notes: Any = None) -> None:
+def save_space(
+    space: Space, folder: Path, *, name: str, options: dict[str, Any], digest: str, notes: Any = None
+) -> None:
     """Write an artefact that any environment can load by path."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.detach().cpu().contiguous() for key, value in space.state_dict().items()}

@@ -52,7 +52,9 @@ class DecoderSettings(Section):
     model: str = Field("smollm2-135m", description="smollm2-135m, a folder, a .gguf file, or a hub id.")
     device: str = Field("auto", description="auto, cpu, cuda, …")
     dtype: str = Field("auto", description="auto, float32, bfloat16, float16.")
-    temperature: float = Field(0.0, ge=0, description="Of sampled tokens; 0 is greedy: variety comes from latents alone.")
+    temperature: float = Field(
+        0.0, ge=0, description="Of sampled tokens; 0 is greedy: variety comes from latents alone."
+    )
     max_new_tokens: int | None = Field(None, ge=1, description="Limit on a completion; the environment's if not given.")
 
 
@@ -72,7 +74,9 @@ class OptimSettings(Section):
     lr: float = Field(1e-3, gt=0, description="Learning rate of the assistant.")
     chart_lr: float = Field(1e-3, gt=0, description="Learning rate of a joint chart.")
     warmup: int = Field(5, ge=0, description="Steps over which the rates rise from nothing.")
-    decay: float = Field(0.3, ge=0, le=1, description="Share of the run, at its end, over which the rates fall to a tenth.")
+    decay: float = Field(
+        0.3, ge=0, le=1, description="Share of the run, at its end, over which the rates fall to a tenth."
+    )
     clip: float = Field(1.0, gt=0, description="Bound on the gradient's norm.")
     entropy: float = Field(0.0, ge=0, description="Weight of the policy's entropy (nats per latent coordinate).")
     kl: float = Field(0.0, ge=0, description="Weight of KL to the prior N(0, σ₀²) (nats per latent coordinate).")
@@ -191,7 +195,9 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
     Raises:
         ConfigError: with every problem found.
     """
-    tree = {key: {"name": value} if key in COMPONENTS and isinstance(value, str) else value for key, value in values.items()}
+    tree = {
+        key: {"name": value} if key in COMPONENTS and isinstance(value, str) else value for key, value in values.items()
+    }
     for key in COMPONENTS:
         if isinstance(tree.get(key), Mapping):
             tree[key] = {"name": RunConfig.model_fields[key].default.name, **tree[key]}

@@ -34,7 +34,7 @@ class TanhGaussian:
         return (normal - log_det_tanh(pre)).sum(-1)
 
     def entropy(self) -> Tensor:
-        """Differential entropy of a per latent (..., T): H(u) + Σ E log(1 − tanh²u), the mean by Gauss-Hermite quadrature."""
+        """Differential entropy of a per latent (..., T): H(u) + Σ E log(1 − tanh²u), by Gauss-Hermite quadrature."""
         nodes = torch.as_tensor(_NODES, dtype=self.mean.dtype, device=self.mean.device)
         weights = torch.as_tensor(_WEIGHTS / _WEIGHTS.sum(), dtype=self.mean.dtype, device=self.mean.device)
         pre = self.mean[..., None] + self.log_std.exp()[..., None] * nodes

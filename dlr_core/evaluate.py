@@ -16,7 +16,16 @@ from dlr_core.records import Item, Sample
 from dlr_core.splits import Split
 from dlr_core.stats import bootstrap_mean, pass_at_k
 
-PROMPTS = ("The answer is", "=", "Sure! ", "<answer>", "Let me calculate:", "Step by step:", "We have", "Answer:")
+PROMPTS = (
+    "The answer is",
+    "=",
+    "Sure! ",
+    "<answer>",
+    "Let me calculate:",
+    "Step by step:",
+    "We have",
+    "Answer:",
+)
 """Hand-written beginnings of an answer, among which the best is chosen on training questions."""
 
 Report = Callable[[str], None]
@@ -132,8 +141,9 @@ def control_table(
         report: called with what is being done.
 
     Returns:
-        ``{"n", "rows": {name: {accuracy, ci, format, tokens, …}}, "paired": {name: {difference, ci}}}``; differences are
-        trained minus the row, with 95 % intervals paired over questions.
+        ``{"n", "rows": {name: {accuracy, ci, format, tokens}}, "paired": {name: {difference, ci}}}``; differences are
+        trained minus the row, their
+        95 % intervals paired over questions.
     """
     evaluator = Evaluator(engine)
     items = distinct_items(engine.task, split, questions, seed)
@@ -168,7 +178,12 @@ def control_table(
 
 
 def sampled_rows(
-    evaluator: Evaluator, items: Sequence[Item], assistant: Assistant, k: int, rng: np.random.Generator, report: Report
+    evaluator: Evaluator,
+    items: Sequence[Item],
+    assistant: Assistant,
+    k: int,
+    rng: np.random.Generator,
+    report: Report,
 ) -> dict[str, Any]:
     """pass@k and maj@k of k chains sampled from the policy, each decoded greedily."""
     space = evaluator.engine.space

@@ -24,7 +24,8 @@ def fit_radius(engine: Any, *, count: int, initial_scale: float, report: Callabl
         report: called with what is being done.
 
     Returns:
-        ``{"radius", "rows": {"anchor" | "initial policy" | "uniform": {"format", "correct"}}, "tried": {radius: format}}``.
+        ``{"radius", "rows": {"anchor" | "initial policy" | "uniform": {"format", "correct"}}, "tried": {radius:
+        format rate}}``.
     """
     evaluator, space = Evaluator(engine), engine.space
     items = distinct_items(engine.task, "train", count)
@@ -53,4 +54,7 @@ def fit_radius(engine: Any, *, count: int, initial_scale: float, report: Callabl
 
 def _rates(samples: list[Sample]) -> dict[str, float]:
     count = max(len(samples), 1)
-    return {"format": sum(s.format for s in samples) / count, "correct": sum(s.correct for s in samples) / count}
+    return {
+        "format": sum(s.format for s in samples) / count,
+        "correct": sum(s.correct for s in samples) / count,
+    }

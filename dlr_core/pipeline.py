@@ -13,6 +13,7 @@ from dlr_core.errors import ConfigError
 from dlr_core.evaluate import Evaluator
 from dlr_core.host import PluginHost
 from dlr_core.protocols import EnvSpec
+from dlr_core.questions import calibration_questions
 from dlr_core.records import Item
 from dlr_core.rundir import read_manifest
 from dlr_core.trainer import Trainer
@@ -58,13 +59,16 @@ def build_trainer(config: RunConfig, host: PluginHost, make: MakeEnv) -> Trainer
         made = host.create(kind, chosen.name, chosen.options, **context)
         return made.to(device) if isinstance(made, torch.nn.Module) else made
 
-    estimator = part("estimator")
+    estimator, assistant = part("estimator"), part("assistant", **shape)
+    if hasattr(assistant, "calibrate"):
+        with torch.no_grad():
+            assistant.calibrate(*env.engine.prefill(calibration_questions(env.engine.task, 128)).question_states())
     if space.trainable() and config.estimator.name == "score":
         raise ConfigError("estimator 'score' cannot train a joint chart: set space.chart to random or principal")
     return Trainer(
         config,
         env,
-        assistant=part("assistant", **shape),
+        assistant=assistant,
         estimator=estimator,
         contrastive=part("contrastive", **shape),
         scorer=part("scorer", **shape),

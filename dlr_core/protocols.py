@@ -32,7 +32,9 @@ class Decoder(Protocol):
     def embedding_table(self) -> Tensor:
         """The (V, H) input embedding table."""
 
-    def prefill(self, questions: Sequence[str], anchor: Sequence[int], pending: Sequence[int], latents: int) -> PromptCache:
+    def prefill(
+        self, questions: Sequence[str], anchor: Sequence[int], pending: Sequence[int], latents: int
+    ) -> PromptCache:
         """Run question and anchor tokens once; ``pending`` tokens are left to be fed when decoding starts."""
 
     def extend(self, cache: PromptCache, embeds_NPH: Tensor) -> Tensor:
@@ -57,7 +59,7 @@ class Decoder(Protocol):
         """First-layer attention values (M, heads·width) of single tokens."""
 
     def rotate(self, keys_NThd: Tensor, positions_NT: Tensor) -> Tensor:
-        """Turn unrotated keys (N, T, heads, width) by their positions, as the model does; the inverse for -positions."""
+        """Turn unrotated keys (N, T, heads, width) by their positions, as the model does; -positions turn back."""
 
     def state_bound(self) -> Tensor:
         """Largest possible magnitude (H,) of each final-norm state coordinate."""
@@ -116,7 +118,11 @@ class ChainBatch:
 
 
 class Assistant(Protocol):
-    """A policy over latent chains, an ``nn.Module``. Built as ``factory(options, hidden_size=H, num_latents=T, latent_dim=D)``."""
+    """A policy over latent chains, an ``nn.Module``.
+
+    Built as ``factory(options, hidden_size=H, num_latents=T, latent_dim=D)``. One that has a method
+    ``calibrate(states_BSH, mask_BS)`` is shown some training questions' states before training begins.
+    """
 
     def sample(self, states_NSH: Tensor, mask_NS: Tensor, noise_NTD: Tensor) -> ChainBatch:
         """Write a chain for every row; zero noise gives the mean chain. Reparameterised: gradients flow to u."""
@@ -145,7 +151,9 @@ class Scorer(Protocol):
     def predict(self, states_BSH: Tensor, mask_BS: Tensor, latents_BGTD: Tensor) -> Tensor:
         """q (B, G): the reward expected of each chain, before anything is decoded; detached."""
 
-    def update(self, states_BSH: Tensor, mask_BS: Tensor, latents_BKTD: Tensor, rewards_BK: Tensor) -> dict[str, float]:
+    def update(
+        self, states_BSH: Tensor, mask_BS: Tensor, latents_BKTD: Tensor, rewards_BK: Tensor
+    ) -> Mapping[str, float]:
         """Learn from decoded outcomes only; returns what to log."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,13 +164,13 @@ class Scorer(Protocol):
 
 
 class Task(Protocol):
-    """Questions with a verifier. Built as ``factory(options)`` (and ``argument=…`` for names like ``kind:argument``)."""
+    """Questions and a verifier. Built as ``factory(options)`` (plus ``argument=…`` for names like ``kind:argument``)."""
 
-    def size(self, split: Split) -> int | None:
-        """Questions in a split; None for a generator without end."""
+    def size(self, split: Split) -> int:
+        """Questions in a split."""
 
     def item(self, split: Split, index: int) -> Item:
-        """Question ``index`` >= 0 of a split, the same one every time."""
+        """Question ``index`` (wrapping around) of a split, the same one every time."""
 
     def gold_text(self, item: Item) -> str:
         """What the `likelihood` estimator teaches the model to complete; nothing else reads it."""

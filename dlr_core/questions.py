@@ -10,11 +10,7 @@ from dlr_core.splits import Split, normalise
 def distinct_items(task: Task, split: Split, count: int, seed: int = 0) -> list[Item]:
     """Up to ``count`` questions with different texts; fewer if the task runs dry. Other seeds give other questions."""
     size = task.size(split)
-    if size is not None:
-        order = random.Random(seed).sample(range(size), size)
-    else:
-        start = 1_000_000 + seed * 100_003
-        order = list(range(start, start + 40 * count + 200))
+    order = random.Random(seed).sample(range(size), size)
     found: dict[str, Item] = {}
     for index in order:
         if len(found) == count:
@@ -26,5 +22,4 @@ def distinct_items(task: Task, split: Split, count: int, seed: int = 0) -> list[
 
 def calibration_questions(task: Task, count: int = 32) -> list[str]:
     """The training questions whose states a latent space is scaled by; no answers."""
-    size = task.size("train")
-    return [task.item("train", index).question for index in range(min(count, size) if size else count)]
+    return [task.item("train", index).question for index in range(min(count, task.size("train")))]

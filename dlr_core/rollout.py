@@ -110,7 +110,8 @@ class Collector:
 
         def policy_log_prob_BGT() -> Tensor:
             policy = self.assistant.evaluate(states_BSH, mask_BS, chains.pre_NTD.detach())
-            return policy.log_prob(chains.pre_NTD.detach()).unflatten(0, (rows, -1))
+            grouped: Tensor = policy.log_prob(chains.pre_NTD.detach()).unflatten(0, (rows, -1))
+            return grouped
 
         batch = StepBatch(
             chains=chains,

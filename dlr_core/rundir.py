@@ -1,4 +1,4 @@
-"""What a run leaves behind: one folder with manifest, metrics, TensorBoard events, checkpoints, traces and the table."""
+"""What a run leaves behind: a folder with manifest, metrics, TensorBoard events, checkpoints, traces and the table."""
 
 import json
 import os
@@ -14,7 +14,15 @@ from dlr_core.config import RunConfig
 from dlr_core.errors import RunFolderError
 from dlr_core.version import __version__
 
-PACKAGES = ("torch", "transformers", "gymnasium", "stable-baselines3", "reasoning-gym", "numpy", "safetensors")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "gymnasium",
+    "stable-baselines3",
+    "reasoning-gym",
+    "numpy",
+    "safetensors",
+)
 GROUPS = {
     "reward": "rollout", "correct": "rollout", "format": "rollout", "best_of_k": "rollout",
     "distinct_answers": "rollout", "distinct_answers_tokens": "rollout", "dead_groups": "rollout",
@@ -64,11 +72,11 @@ class RunFolder:
         self._metrics.flush()
         for key, value in metrics.items():
             if isinstance(value, int | float) and key != "step":
-                self._board.add_scalar(f"{GROUPS.get(key, 'losses')}/{key}", value, metrics["step"])  # type: ignore[no-untyped-call]
+                self._board.add_scalar(f"{GROUPS.get(key, 'losses')}/{key}", value, metrics["step"])
 
     def manifest(self, config: RunConfig, digest: str, **more: Any) -> None:
         """Write or renew manifest.json."""
-        described = {
+        described: dict[str, Any] = {
             "dlr": __version__,
             "packages": {name: _version(name) for name in PACKAGES},
             "config": config.model_dump(mode="json"),
@@ -94,7 +102,7 @@ class RunFolder:
     def close(self) -> None:
         """Flush and close every file."""
         self._metrics.close()
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -42,7 +42,8 @@ class Trainer:
         )  # fmt: skip
         self.replay = ReplayBuffer(config.replay.capacity)
         self.step_number, self.seconds = 0, 0.0
-        own = [*self.assistant.parameters(), *contrastive.parameters()]
+        modules: tuple[Any, ...] = (assistant, contrastive)
+        own = [parameter for module in modules for parameter in module.parameters()]
         groups: list[dict[str, Any]] = [{"params": own, "base_lr": config.optim.lr}]
         if self.space.trainable():
             groups.append({"params": self.space.trainable(), "base_lr": config.optim.chart_lr})
@@ -104,7 +105,12 @@ class Trainer:
         self.step_number += 1
         seconds = time.perf_counter() - began
         self.seconds += seconds
-        return {"step": self.step_number, "phase": "warmstart" if warm else "rl", **metrics, "seconds": seconds}
+        return {
+            "step": self.step_number,
+            "phase": "warmstart" if warm else "rl",
+            **metrics,
+            "seconds": seconds,
+        }
 
     # ---- updates -------------------------------------------------------------------------------------------------
 
@@ -188,7 +194,7 @@ class Trainer:
         chains = self.collector.sample(states_NSH.float(), mask_NS, self.collector.noise(settings.chains))
         ready = self.space.inject(cache, chains.actions_NTD)
         log_prob_N = self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
-        (-settings.weight * log_prob_N.mean()).backward()  # type: ignore[no-untyped-call]
+        (-settings.weight * log_prob_N.mean()).backward()
         return {"replay_nll": -float(log_prob_N.detach().mean()), "replay_size": len(self.replay.entries)}
 
     # ---- probes --------------------------------------------------------------------------------------------------

@@ -120,7 +120,11 @@ def _evaluate(
             prompt_questions=config.eval.prompt_questions,
             report=report,
         )
-        result = {"env": config.env, **result, "digest": {"before": digest, "after": engine.decoder.fingerprint()}}
+        result = {
+            "env": config.env,
+            **result,
+            "digest": {"before": digest, "after": engine.decoder.fingerprint()},
+        }
         folder.write("eval.json", result)
         folder.traces(trace(engine, trainer.assistant, distinct_items(engine.task, "test", 16)))
     return result

@@ -41,7 +41,9 @@ def print_table(result: dict[str, Any], console: Console) -> None:
     trained = result["rows"]["trained"]
     if "pass_at_k" in trained:
         k = trained["k"]
-        console.print(f"trained, {k} sampled chains: pass@{k} {trained['pass_at_k']:.1%}, maj@{k} {trained['maj_at_k']:.1%}")
+        console.print(
+            f"trained, {k} sampled chains: pass@{k} {trained['pass_at_k']:.1%}, maj@{k} {trained['maj_at_k']:.1%}"
+        )
     console.print(explain_latents(result), highlight=False)
     digest = result["digest"]
     same = "unchanged" if digest["before"] == digest["after"] else "CHANGED"
@@ -51,7 +53,10 @@ def print_table(result: dict[str, Any], console: Console) -> None:
 def explain_latents(result: dict[str, Any]) -> str:
     """In words: do the latents carry the question, or are they one good prompt?"""
     parts = []
-    for name, meaning in (("mean", "one static chain for all questions"), ("shuffled", "another question's chain")):
+    for name, meaning in (
+        ("mean", "one static chain for all questions"),
+        ("shuffled", "another question's chain"),
+    ):
         low, high = result["paired"][name]["ci"]
         gap = 100 * result["paired"][name]["difference"]
         if low > 0:

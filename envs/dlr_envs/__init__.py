@@ -11,7 +11,11 @@ __all__ = ["register_env"]
 def register_env(name: str, spec: EnvSpec) -> None:
     """Register an id with Gymnasium, single and vector; keyword arguments of ``make`` override the spec's."""
     if name not in gymnasium.registry:
-        kwargs = {"task": spec.task, "task_kwargs": dict(spec.task_kwargs), "max_new_tokens": spec.max_new_tokens}
+        kwargs = {
+            "task": spec.task,
+            "task_kwargs": dict(spec.task_kwargs),
+            "max_new_tokens": spec.max_new_tokens,
+        }
         gymnasium.register(
             name,
             entry_point="dlr_envs.single:LatentEnv",

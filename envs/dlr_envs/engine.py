@@ -76,9 +76,7 @@ class Engine:
             states = self.space.observe(self.cache.select(self.rows_N), self.actions_NtD)
         return states.float().cpu().numpy().copy()
 
-    def act(
-        self, actions: NDArray[Any], generators: Sequence[np.random.Generator]
-    ) -> tuple[Floats, Outcome | None]:
+    def act(self, actions: NDArray[Any], generators: Sequence[np.random.Generator]) -> tuple[Floats, Outcome | None]:
         """Take one flat action (N, latents_per_step·D) per episode.
 
         Returns:
@@ -117,7 +115,14 @@ class Engine:
             verdict = self.task.score(item, text, stop)
             samples.append(
                 Sample(
-                    item.question, item.answer, text, verdict.parsed, verdict.correct, verdict.format, count, stop
+                    item.question,
+                    item.answer,
+                    text,
+                    verdict.parsed,
+                    verdict.correct,
+                    verdict.format,
+                    count,
+                    stop,
                 )
             )
         return samples

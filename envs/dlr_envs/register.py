@@ -8,19 +8,19 @@ DLR_API_VERSION = 1
 
 def chain_sum() -> EnvSpec:
     """Sums and differences of two numbers of one or two digits."""
-    kwargs = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
+    kwargs = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2, "pool": 4096}
     return EnvSpec("reasoning-gym:chain_sum", kwargs, 16)
 
 
 def products() -> EnvSpec:
     """Products of two numbers of one or two digits."""
-    kwargs = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
+    kwargs = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2, "pool": 4096}
     return EnvSpec("reasoning-gym:products", kwargs, 16)
 
 
 def letter_counting() -> EnvSpec:
     """How often a letter occurs in a text."""
-    return EnvSpec("reasoning-gym:letter_counting", {}, 24)
+    return EnvSpec("reasoning-gym:letter_counting", {"pool": 4096}, 24)
 
 
 def gsm8k() -> EnvSpec:

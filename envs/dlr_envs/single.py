@@ -13,16 +13,20 @@ from dlr_envs.engine import Engine, Floats
 from dlr_envs.vector import draw_item, spaces_of
 
 
-class LatentEnv(gymnasium.Env[Floats, NDArray[Any]]):
+class LatentEnv(gymnasium.Env[Any, Any]):
     """One question an episode; the action is a latent chain, or one part of it.
 
-    See :func:`dlr_envs.build.build_engine` for the keyword arguments. ``reset(options={"index": i})`` chooses a question.
+    See :func:`dlr_envs.build.build_engine` for the arguments. ``reset(options={"index": i})`` chooses a question.
     """
 
     metadata = {"render_modes": []}
 
     def __init__(
-        self, split: Split = "train", engine: Engine | None = None, render_mode: str | None = None, **kwargs: Any
+        self,
+        split: Split = "train",
+        engine: Engine | None = None,
+        render_mode: str | None = None,
+        **kwargs: Any,
     ) -> None:
         if split not in SPLITS:
             raise ConfigError(f"expected a split of {', '.join(SPLITS)}, got {split!r}")
@@ -50,4 +54,10 @@ class LatentEnv(gymnasium.Env[Floats, NDArray[Any]]):
             return observation[0], 0.0, False, False, {}
         item, sample = outcome.items[0], outcome.samples[0]
         info = {"question": item.question, "answer": item.answer, "index": item.index}
-        return observation[0], float(outcome.rewards_N[0]), True, False, {**info, **self.engine.describe(sample)}
+        return (
+            observation[0],
+            float(outcome.rewards_N[0]),
+            True,
+            False,
+            {**info, **self.engine.describe(sample)},
+        )

@@ -29,8 +29,7 @@ def spaces_of(engine: Engine) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Bo
 
 def draw_item(engine: Engine, split: Split, generator: np.random.Generator) -> Item:
     """A random question of a split."""
-    size = engine.task.size(split)
-    return engine.task.item(split, int(generator.integers(size if size else 2**31 - 1)))
+    return engine.task.item(split, int(generator.integers(engine.task.size(split))))
 
 
 class LatentVectorEnv(VectorEnv[Any, Any, Any]):
@@ -124,7 +123,7 @@ class LatentVectorEnv(VectorEnv[Any, Any, Any]):
         return states_USH[first].float(), mask_US[first]
 
     def log_prob(self, actions_NTD: Tensor, completion_ids_NL: Tensor, rows: Tensor | None = None) -> Tensor:
-        """log p_M(completion | question, latents) of the episodes that the last step ended, at the sampling temperature.
+        """log p_M(completion | question, latents) of the episodes the last step ended, at the sampling temperature.
 
         Args:
             actions_NTD: latents in [-1, 1]; gradients flow into them.

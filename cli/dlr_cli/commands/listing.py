@@ -6,7 +6,9 @@ import typer
 
 
 def listing(
-    kind: Annotated[str | None, typer.Argument(help="Only this kind: assistant, reward, estimator, space, env …")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="Only this kind: assistant, reward, estimator, space, env …")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object: kind → list of components.")] = False,
 ) -> None:
     """List every registered component: name, the plugin it comes from, and what it is.

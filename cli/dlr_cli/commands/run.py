@@ -18,12 +18,15 @@ def run(
     contrastive: Annotated[str | None, typer.Option(help="Contrastive objective: bidirectional, none …")] = None,
     scorer: Annotated[str | None, typer.Option(help="Pre-decode filter: none, learned, random …")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Steps; alone it lifts the default time limit.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0, help="Training minutes; alone it lifts the step limit.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Training minutes; alone it lifts the step limit.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<time> by default.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as space.num_latents=4.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as space.num_latents=4."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as JSON and stop.")] = False,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,

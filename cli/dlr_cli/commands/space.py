@@ -16,7 +16,9 @@ def _group() -> None:
 @space_app.command("fit")
 def fit(
     out: Annotated[Path, typer.Argument(help="Folder of the artefact.")],
-    env: Annotated[str, typer.Option(help="Environment whose training questions the space is fitted on.")] = "dlr/ChainSum-v0",
+    env: Annotated[
+        str, typer.Option(help="Environment whose training questions the space is fitted on.")
+    ] = "dlr/ChainSum-v0",
     space: Annotated[str, typer.Option(help="Kind of space: kv, input …")] = "kv",
     chart: Annotated[str, typer.Option(help="random or principal; not used with --from-run.")] = "principal",
     from_run: Annotated[Path | None, typer.Option(help="Take the chart that this run has learned.")] = None,
@@ -24,7 +26,8 @@ def fit(
     questions: Annotated[int, typer.Option(min=1, help="Training questions for the measurements.")] = 64,
     initial_scale: Annotated[float, typer.Option(min=0, help="Policy scale whose format rate is reported.")] = 0.3,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as space.latent_dim=16.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as space.latent_dim=16."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from dlr_core.density import TanhGaussian
 from dlr_core.protocols import ChainBatch
 from dlr_plugins.assistants.options import PolicyOptions, Spread
+from dlr_plugins.assistants.reader import StateReader
 
 
 class MLP(nn.Module):
@@ -21,16 +22,21 @@ class MLP(nn.Module):
         super().__init__()
         self.shape = (num_latents, latent_dim)
         self.spread = Spread(options, num_latents, latent_dim)
+        self.reader = StateReader(hidden_size)
         self.net = nn.Sequential(
-            nn.LayerNorm(2 * hidden_size), nn.Linear(2 * hidden_size, options.width), nn.GELU(),
+            nn.Linear(2 * hidden_size, options.width), nn.GELU(),
             nn.Linear(options.width, options.width), nn.GELU(),
         )  # fmt: skip
         self.head = nn.Linear(options.width, num_latents * latent_dim)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    def calibrate(self, states_BSH: Tensor, mask_BS: Tensor) -> None:
+        """Learn what all questions have in common, from training questions' states, before training begins."""
+        self.reader.calibrate(states_BSH, mask_BS)
+
     def _policy(self, states_BSH: Tensor, mask_BS: Tensor, rows: int) -> TanhGaussian:
-        weight_BS = mask_BS.to(states_BSH.dtype)
+        states_BSH, weight_BS = self.reader(states_BSH, mask_BS), mask_BS.to(states_BSH.dtype)
         mean_BH = (states_BSH * weight_BS[..., None]).sum(1) / weight_BS.sum(1, keepdim=True)
         features = torch.cat([states_BSH[:, -1], mean_BH], -1)
         mean_BTD = self.head(self.net(features)).unflatten(-1, self.shape)

@@ -8,12 +8,13 @@ from dlr_core.density import TanhGaussian
 from dlr_core.protocols import ChainBatch
 from dlr_plugins.assistants.block import Block, Past, padding_bias
 from dlr_plugins.assistants.options import PolicyOptions, Spread
+from dlr_plugins.assistants.reader import StateReader, from_end
 
 POSITIONS = 512
 
 
 class SmallGPT(nn.Module):
-    """A small GPT over the frozen model's hidden states; each latent is drawn given the question and those before it."""
+    """A small GPT over the frozen model's hidden states; a latent is drawn given the question and those before it."""
 
     class Options(PolicyOptions):
         """Settings of ``small-gpt``."""
@@ -27,7 +28,8 @@ class SmallGPT(nn.Module):
         width = options.width
         self.num_latents = num_latents
         self.spread = Spread(options, num_latents, latent_dim)
-        self.read = nn.Sequential(nn.LayerNorm(hidden_size), nn.Linear(hidden_size, width))
+        self.reader = StateReader(hidden_size)
+        self.read = nn.Linear(hidden_size, width)
         self.read_latent = nn.Linear(latent_dim, width)
         self.from_end = nn.Embedding(POSITIONS, width)
         self.slot_TW = nn.Parameter(torch.randn(num_latents, width) * 0.02)
@@ -39,10 +41,13 @@ class SmallGPT(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    def calibrate(self, states_BSH: Tensor, mask_BS: Tensor) -> None:
+        """Learn what all questions have in common, from training questions' states, before training begins."""
+        self.reader.calibrate(states_BSH, mask_BS)
+
     def _question(self, states_BSH: Tensor, mask_BS: Tensor, group: int) -> tuple[list[Past], Tensor]:
         """Keys and values of the question in every block, and the padding bias, repeated for each of its chains."""
-        remaining_BS = (mask_BS.flip(1).cumsum(1).flip(1) - 1).clamp(0, POSITIONS - 1)
-        hidden = self.read(states_BSH) + self.from_end(remaining_BS)
+        hidden = self.read(self.reader(states_BSH, mask_BS)) + self.from_end(from_end(mask_BS, POSITIONS))
         bias = padding_bias(mask_BS, hidden.dtype)
         pasts: list[Past] = []
         for block in self.blocks:

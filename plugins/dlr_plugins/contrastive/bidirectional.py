@@ -77,7 +77,7 @@ class Bidirectional(nn.Module):
         return total, {"match": float(match.detach()), "rank": float(rank.detach())}
 
     def ranking(self, batch: StepBatch, size: int) -> Tensor:
-        """Mean of −log σ(β[log π(u⁺|x) − log π(u⁻|x)]/(T·D)) over decoded correct/wrong pairs of a group, u held fixed."""
+        """Mean −log σ(β[log π(u⁺|x) − log π(u⁻|x)]/(T·D)) over decoded correct/wrong pairs of a group, u held fixed."""
         log_prob_BK = batch.policy_log_prob_BGT().sum(-1).gather(1, batch.chosen_BK)
         gap_BKK = (log_prob_BK[:, :, None] - log_prob_BK[:, None, :]) * (self.options.beta / size)
         pair_BKK = batch.correct_BK[:, :, None] * (1.0 - batch.correct_BK[:, None, :])

@@ -179,7 +179,8 @@ class HFDecoder:
             shift = norm(zero)[0].float().abs()
             axes = torch.eye(self.hidden_size, device=self.device, dtype=self.dtype) * 1e3
             scale = (norm(axes).float() - norm(zero).float()).abs().diagonal()
-        return (scale * 1.01 + shift + 1e-3).cpu()
+        bound: Tensor = (scale * 1.01 + shift + 1e-3).cpu()
+        return bound
 
     # ---- completions ---------------------------------------------------------------------------------------------
 
@@ -267,7 +268,7 @@ class _Captured(Exception):
         self.values = values
 
 
-class _FirstLayer(DynamicCache):
+class _FirstLayer(DynamicCache):  # type: ignore[misc]
     """A cache that ends the forward pass at the first write."""
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:

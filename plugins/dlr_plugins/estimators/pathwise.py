@@ -29,6 +29,10 @@ class Pathwise:
         advantage_BK = self.options.advantage * (batch.rewards_BK - others_BG.gather(1, batch.chosen_BK))
         if self.options.normalise and batch.group_size > 1:
             advantage_BK = advantage_BK / (values_BG.std(1, keepdim=True) + 1e-4)
-        weights_BK = (advantage_BK + success(batch, self.options)) / batch.chosen_inclusion_BK
+        weights_BK = (advantage_BK + self.success_BK(batch)) / batch.chosen_inclusion_BK
         latents_NTD = batch.chains.actions_NTD[batch.chosen_rows_N]
         return -per_chain(batch.weighted_completion_log_prob(latents_NTD, weights_BK), batch), {}
+
+    def success_BK(self, batch: StepBatch) -> Tensor:
+        """Success weights of the decoded chains, before the 1/π correction."""
+        return success(batch, self.options)

@@ -1,9 +1,13 @@
 """The pathwise surrogate for greedy decoding."""
 
 from pydantic import Field
+from torch import Tensor
 
+from dlr_core.batch import StepBatch
 from dlr_plugins.estimators.options import EstimatorOptions
 from dlr_plugins.estimators.pathwise import Pathwise
+
+RARITY_FLOOR = 0.05
 
 
 class PathwiseGreedy(Pathwise):
@@ -12,7 +16,25 @@ class PathwiseGreedy(Pathwise):
     needs_sampling = False
 
     class Options(EstimatorOptions):
-        """Settings of ``pathwise_greedy``; by default every correct chain is reinforced, and no wrong one is pushed away."""
+        """Settings of ``pathwise_greedy``: correct chains are reinforced, no wrong one is pushed away."""
 
         advantage: float = Field(0.0, ge=0, description="Weight of the advantage term.")
-        success_weight: float = Field(1.0, ge=0, description="Weight of every correct chain, without a baseline.")
+        success_weight: float = Field(1.0, ge=0, description="Weight of correct chains, without a baseline.")
+        rarity: bool = Field(
+            True,
+            description="A question's successes weigh as much as success is rare in its group, shared by its distinct "
+            "correct texts; each text is taught once. False: every correct chain weighs the same.",
+        )
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.rarity = options.rarity
+
+    def success_BK(self, batch: StepBatch) -> Tensor:
+        """Success weights; with ``rarity`` a question's sum to K·(1.05 − success rate)."""
+        if not self.rarity:
+            return super().success_BK(batch)
+        first_BK = batch.correct_BK * (~batch.repeat_BK)
+        rare_B1 = 1.0 + RARITY_FLOOR - batch.correct_BK.mean(1, keepdim=True)
+        share_BK = first_BK * batch.correct_BK.shape[1] / first_BK.sum(1, keepdim=True).clamp(min=1.0)
+        return self.options.success_weight * rare_B1 * share_BK

@@ -1,4 +1,4 @@
-"""Score-function estimator (REINFORCE with a leave-one-out baseline; Kool et al. 2019), clipped per latent as in PPO."""
+"""Score-function estimator: REINFORCE, leave-one-out baseline (Kool et al. 2019), clipped per latent as in PPO."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,9 @@ class Score:
     class Options(EstimatorOptions):
         """Settings of ``score``."""
 
-        clip: float = Field(0.2, gt=0, description="Bound on |ratio − 1| of a latent; acts from a step's second epoch on.")
+        clip: float = Field(
+            0.2, gt=0, description="Bound on |ratio − 1| of a latent; acts from a step's second epoch on."
+        )
 
     def __init__(self, options: Options) -> None:
         self.options = options

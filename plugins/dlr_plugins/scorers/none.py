@@ -19,9 +19,7 @@ class NoScorer:
         """Zeros (B, G)."""
         return torch.zeros(latents_BGTD.shape[:2], device=latents_BGTD.device)
 
-    def update(
-        self, states_BSH: Tensor, mask_BS: Tensor, latents_BKTD: Tensor, rewards_BK: Tensor
-    ) -> dict[str, float]:
+    def update(self, states_BSH: Tensor, mask_BS: Tensor, latents_BKTD: Tensor, rewards_BK: Tensor) -> dict[str, float]:
         """Nothing to learn."""
         return {}
 

@@ -14,11 +14,14 @@ class SpaceOptions(BaseModel):
 
     num_latents: int = Field(8, ge=1, le=64, description="T, latents in a chain.")
     latent_dim: int = Field(64, ge=1, le=4096, description="D, width of a latent.")
-    radius: float = Field(2.0, gt=0, description="Scale of the residual, in standard deviations of what it is added to.")
+    radius: float = Field(
+        2.0, gt=0, description="Scale of the residual, in standard deviations of what it is added to."
+    )
     anchor: str = Field("Let me calculate:", min_length=1, description="Text at the latent positions.")
     filler: str = Field("\n", min_length=1, description="Token that fills the anchor up on the left when T is larger.")
     chart: Literal["joint", "random", "principal"] = Field(
-        "joint", description="joint: trained with the run; random or principal: fixed (needed by SB3 and `score`)."
+        "joint",
+        description="joint: trained with the run; random or principal: fixed (needed by SB3 and `score`).",
     )
     seed: int = Field(0, ge=0, description="Seed of a random chart.")
 

@@ -5,9 +5,13 @@ from torch import Tensor
 
 
 def random_directions(count: int, width: int, seed: int) -> Tensor:
-    """(count, width) Gaussian directions, entries of variance 1/count: a unit-variance latent moves each coordinate by 1."""
+    """(count, width) Gaussian directions with entries of variance 1/count.
+
+    A latent of unit variance moves each coordinate by 1.
+    """
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, width, generator=generator) / count**0.5
+    directions: Tensor = torch.randn(count, width, generator=generator) / count**0.5
+    return directions
 
 
 def principal_directions(features_MW: Tensor, count: int, seed: int) -> Tensor:

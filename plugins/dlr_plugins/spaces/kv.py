@@ -13,7 +13,9 @@ from dlr_plugins.spaces.charts import principal_directions, random_directions
 
 
 class KVSpace(nn.Module):
-    """(k, v)_l += radius · s_l ⊙ (a_t W_l) in every layer l; Δk is rotated by its position. One-step chains cost no forward.
+    """(k, v)_l += radius · s_l ⊙ (a_t W_l) in every layer l, Δk rotated by its position.
+
+    One-step chains cost no forward pass for the latents.
 
     Δk is defined before the rotary embedding, so a latent means the same whatever the question's length. s_l is the
     standard deviation of layer l's keys and of its values over training questions, W a (D, width) chart.

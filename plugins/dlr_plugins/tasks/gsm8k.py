@@ -16,7 +16,7 @@ HUB = "openai/gsm8k"
 
 
 class GSM8K:
-    """GSM8K, or any JSONL of ``question`` and ``answer`` (gold after ``####``); answers are checked with math-verify."""
+    """GSM8K, or any JSONL of ``question`` and ``answer`` (gold after ``####``), checked with math-verify."""
 
     class Options(BaseModel):
         """Settings of ``gsm8k``."""
@@ -32,7 +32,7 @@ class GSM8K:
             shelf = self._items[split_of(question)]
             shelf.append(Item(question, answer, len(shelf)))
 
-    def size(self, split: Split) -> int | None:
+    def size(self, split: Split) -> int:
         """Questions in a split."""
         return len(self._items[split])
 
@@ -101,7 +101,9 @@ def read_hub() -> list[tuple[str, str]]:
     try:
         import datasets  # an extra: heavy, and needed only here
     except ImportError:
-        raise DataError("GSM8K needs a file (--set task.path=FILE.jsonl), or `pip install datasets` for the hub") from None
+        raise DataError(
+            "GSM8K needs a file (--set task.path=FILE.jsonl), or `pip install datasets` for the hub"
+        ) from None
     try:
         parts = datasets.load_dataset(HUB, "main")
         return [(row["question"], gold(row["answer"])) for part in ("train", "test") for row in parts[part]]

@@ -20,14 +20,18 @@ def _serve(pipe: Connection) -> None:
     while True:
         gold, answer = pipe.recv()
         try:
-            right = verify(parse(f"${gold}$", parsing_timeout=None), parse(answer, parsing_timeout=None), timeout_seconds=None)
+            right = verify(
+                parse(f"${gold}$", parsing_timeout=None),
+                parse(answer, parsing_timeout=None),
+                timeout_seconds=None,
+            )
         except Exception:  # whatever the parser makes of model text, it is not a right answer
             right = False
         pipe.send(bool(right))
 
 
 def equivalent(gold: str, answer: str, limit: float = LIMIT_SECONDS) -> bool:
-    """Whether math-verify finds ``answer`` equal to ``gold``; False after ``limit`` seconds (the first call gets more)."""
+    """Whether math-verify finds ``answer`` equal to ``gold``; False after ``limit`` seconds (first call: more)."""
     global _worker
     with _lock:
         fresh = _worker is None

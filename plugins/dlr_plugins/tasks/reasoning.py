@@ -1,32 +1,34 @@
 """reasoning-gym's procedural generators as tasks: ``reasoning-gym:<name>``."""
 
-import random
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 import reasoning_gym
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from reasoning_gym.factory import DATASETS
 from reasoning_gym.utils import extract_answer
 
 from dlr_core.errors import ConfigError, DataError, unknown_name
 from dlr_core.records import Item, Verdict
-from dlr_core.splits import Split, split_of
+from dlr_core.splits import Split, normalise, split_of
 from dlr_plugins.tasks.answers import last_number, normalise_number
 
 SIZE = 100_000
-"""Items drawn from a generator. Some allocate in proportion to it."""
+"""Items a generator is made for. Some allocate in proportion to it."""
 PATIENCE = 400
+"""Draws in a row without a new question of the split, after which a generator counts as exhausted."""
 
 
 class ReasoningGym:
     """Any reasoning-gym generator; options are the generator's own settings (``min_terms``, ``max_digits`` …)."""
 
     class Options(BaseModel):
-        """Passed to the generator as they are; it names the ones it knows."""
+        """``pool``; all else is passed to the generator, which names what it knows."""
 
         model_config = ConfigDict(extra="allow")
+
+        pool: int = Field(512, ge=1, description="Distinct questions of each split, generated when first needed.")
 
     def __init__(self, options: Options, argument: str = "") -> None:
         if argument not in DATASETS:
@@ -36,28 +38,46 @@ class ReasoningGym:
         wrong = [unknown_name(f"option of {argument}", key, known) for key in self.kwargs if key not in known]
         if wrong:
             raise ConfigError(*wrong)
+        self.pool = options.pool
+        self._shelves: dict[Split, list[Item]] = {}
         try:
             self._dataset = reasoning_gym.create_dataset(argument, seed=0, size=SIZE, **self.kwargs)
         except (AssertionError, ValueError, TypeError) as error:
             raise ConfigError(f"task reasoning-gym:{argument}: {error or type(error).__name__}") from None
 
-    def size(self, split: Split) -> int | None:
-        """Unbounded."""
-        return None
-
-    def item(self, split: Split, index: int) -> Item:
-        """Question ``index`` of a split: the first of a fixed random walk over the generator that falls into it.
+    def size(self, split: Split) -> int:
+        """Distinct questions kept of a split.
 
         Raises:
-            DataError: the generator has (nearly) no questions of that split.
+            DataError: the generator gives none.
         """
-        walk = random.Random(index)
-        for _ in range(PATIENCE):
-            entry = self._dataset[walk.randrange(SIZE)]
-            question = str(entry["question"])
-            if split_of(question) == split:
-                return Item(question, str(entry["answer"]), index, dict(entry))
-        raise DataError(f"reasoning-gym:{self.name} gave no {split} question in {PATIENCE} draws; set other options")
+        return len(self._shelf(split))
+
+    def item(self, split: Split, index: int) -> Item:
+        """Question ``index`` (wrapping around) of a split."""
+        shelf = self._shelf(split)
+        return shelf[index % len(shelf)]
+
+    def _shelf(self, split: Split) -> list[Item]:
+        """The first distinct questions of a split, in the generator's order."""
+        if split not in self._shelves:
+            found: dict[str, Item] = {}
+            idle = 0
+            for number in range(SIZE):
+                entry = self._dataset[number]
+                question = str(entry["question"])
+                key = normalise(question)
+                if split_of(question) == split and key not in found:
+                    found[key] = Item(question, str(entry["answer"]), len(found), dict(entry))
+                    idle = 0
+                else:
+                    idle += 1
+                if len(found) == self.pool or idle > PATIENCE:
+                    break
+            if not found:
+                raise DataError(f"reasoning-gym:{self.name} gave no {split} question in {PATIENCE} draws")
+            self._shelves[split] = list(found.values())
+        return self._shelves[split]
 
     def gold_text(self, item: Item) -> str:
         """The completion that `likelihood` is taught."""
