@@ -183,7 +183,7 @@ def merge(base: dict[str, Any], path: Sequence[str], value: Any) -> None:
         base[key] = dict(inner) if isinstance(inner, Mapping) else {}
         base = base[key]
     old = base.get(path[-1])
-    if isinstance(value, str) and path[-1] in COMPONENTS:
+    if isinstance(value, str) and len(path) == 1 and path[0] in COMPONENTS:
         keep = old if isinstance(old, Mapping) and old.get("name") == value else {}
         value = {**keep, "name": value}
     base[path[-1]] = value
@@ -201,26 +201,31 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
     for key in COMPONENTS:
         if isinstance(tree.get(key), Mapping):
             tree[key] = {"name": RunConfig.model_fields[key].default.name, **tree[key]}
+    config: RunConfig | None = None
+    problems: list[str] = []
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(*explain(error, "config", RunConfig.model_fields)) from None
-    problems: list[str] = []
+        problems.extend(explain(error, "config", RunConfig.model_fields))
     for key in COMPONENTS:
-        chosen: Component = getattr(config, key)
+        try:
+            chosen = Component.model_validate(tree.get(key, RunConfig.model_fields[key].default))
+        except ValidationError:
+            continue  # reported above
         if key == "space" and chosen.name not in host.names("space") and Path(chosen.name).expanduser().is_dir():
             continue  # a saved artefact brings its own options
         try:
             host.options(key, chosen.name, chosen.options)
         except ConfigError as error:
             problems.extend(error.problems)
-    for kind, name in (("env", config.env), ("decoder", config.decoder.name)):
-        try:
-            host.find(kind, name)
-        except ConfigError as error:
-            problems.extend(error.problems)
-    problems.extend(_contradictions(config, host))
-    if problems:
+    if config is not None:
+        for kind, name in (("env", config.env), ("decoder", config.decoder.name)):
+            try:
+                host.find(kind, name)
+            except ConfigError as error:
+                problems.extend(error.problems)
+        problems.extend(_contradictions(config, host))
+    if config is None or problems:
         raise ConfigError(*problems)
     return config
 

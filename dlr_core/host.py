@@ -1,7 +1,7 @@
 """The plugin host: finds plugins, checks them one by one, and builds components by name."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -81,6 +81,8 @@ class PluginHost:
         declared = getattr(plugin, "DLR_API_VERSION", None)
         if declared != API_VERSION:
             raise PluginError(f"DLR_API_VERSION is {declared!r}, this host needs {API_VERSION}")
+        if self._manager.has_plugin(name):
+            raise PluginError(f"a plugin named {name!r} is already loaded")
         staged = self._stage(plugin, name)
         self._manager.register(plugin, name)
         self._entries.update(staged)
@@ -88,8 +90,11 @@ class PluginHost:
     def _stage(self, plugin: object, name: str) -> dict[tuple[str, str], Entry]:
         probe = pluggy.PluginManager(hookspecs.PROJECT)
         probe.add_hookspecs(hookspecs)
-        probe.register(plugin, name)
-        probe.check_pending()
+        try:
+            probe.register(plugin, name)
+            probe.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise PluginError(" ".join(str(error).split())) from None
         staged: dict[tuple[str, str], Entry] = {}
         for kind in KINDS:
 
@@ -150,18 +155,24 @@ class PluginHost:
             ConfigError: unknown name or bad settings.
         """
         entry, options = self.find(kind, name), self.options(kind, name, values or {})
-        if ":" in name:
+        if ":" in name and name != entry.name:
+            if "argument" not in inspect.signature(entry.factory).parameters:
+                raise ConfigError(f"{kind} {entry.name!r} takes no argument, got {name!r}")
             context["argument"] = name.partition(":")[2]
         return entry.factory(**context) if options is None else entry.factory(options, **context)
 
 
-def explain(error: ValidationError, where: str, fields: Iterable[str] = ()) -> list[str]:
+def explain(error: ValidationError, where: str, fields: Mapping[str, Any]) -> list[str]:
     """A pydantic error as one line per problem, with the nearest field for an unknown one."""
     lines = []
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{where}: {unknown_name('option', path, fields)}")
+            table = fields
+            for part in problem["loc"][:-1]:
+                table = getattr(getattr(table.get(str(part)), "annotation", None), "model_fields", {})
+            known = [".".join([*map(str, problem["loc"][:-1]), key]) for key in table]
+            lines.append(f"{where}: {unknown_name('option', path, known)}")
         else:
             lines.append(f"{where}: {path}: {problem['msg']}, got {problem['input']!r}")
     return lines

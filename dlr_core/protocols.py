@@ -164,7 +164,7 @@ class Scorer(Protocol):
 
 
 class Task(Protocol):
-    """Questions and a verifier. Built as ``factory(options)`` (plus ``argument=…`` for names like ``kind:argument``)."""
+    """Questions, verifier. Made by ``factory(options)`` (plus ``argument=…`` for names like ``kind:argument``)."""
 
     def size(self, split: Split) -> int:
         """Questions in a split."""

@@ -17,13 +17,12 @@ def inclusion_probabilities(predictions_BG: Tensor, keep: int, explore: float = 
     group = predictions_BG.shape[1]
     if keep >= group:
         return torch.ones_like(predictions_BG)
-    weight = torch.exp(sharpness * (predictions_BG - predictions_BG.amax(1, keepdim=True)))
-    share = torch.zeros_like(weight)
-    full = torch.zeros_like(weight, dtype=torch.bool)
+    logits = sharpness * predictions_BG
+    share = torch.zeros_like(logits)
+    full = torch.zeros_like(logits, dtype=torch.bool)
     for _ in range(group):
         room = keep - full.sum(1, keepdim=True)
-        free = weight.masked_fill(full, 0.0)
-        share = torch.where(full, 1.0, room * free / free.sum(1, keepdim=True).clamp(min=1e-30))
+        share = torch.where(full, 1.0, room * logits.masked_fill(full, -torch.inf).softmax(1))
         over = (share > 1.0) & ~full
         if not bool(over.any()):
             break

@@ -1,6 +1,7 @@
 """Values and baselines of partly decoded groups."""
 
 import torch
+
 from dlr_core.advantages import corrected_values, dead_groups, leave_one_out
 from dlr_core.selection import inclusion_probabilities, systematic_sample
 

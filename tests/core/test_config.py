@@ -5,9 +5,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
 from dlr_core import ConfigError, PluginHost, hookimpl
 from dlr_core.config import merge, parse_assignment, read_toml, resolve
-from pydantic import BaseModel, ConfigDict, Field
 
 
 class WithOptions:

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from dlr_core.density import TanhGaussian, log_det_tanh
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
+
+from dlr_core.density import TanhGaussian, log_det_tanh
 
 CASES = [(0.0, 0.3), (0.4, 0.2), (-1.5, 0.7), (3.0, 1.0), (0.5, 2.0)]
 

@@ -6,9 +6,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
 from dlr_core import ConfigError, DLRError, PluginError, PluginHost, hookimpl
 from dlr_core.host import KINDS
-from pydantic import BaseModel, ConfigDict, Field
 
 
 class Short:
@@ -248,7 +249,7 @@ def test_an_argument_to_a_component_that_takes_none_is_the_callers_error(tuned: 
 
 
 def test_unknown_names_are_offered_the_nearest(tuned: PluginHost) -> None:
-    with pytest.raises(ConfigError, match="no reward named 'tunde'; did you mean 'tuned'?"):
+    with pytest.raises(ConfigError, match=r"no reward named 'tunde'; did you mean 'tuned'\?"):
         tuned.create("reward", "tunde")
     with pytest.raises(ConfigError, match="no reward named 'zzz'; known: short, tuned"):
         tuned.options("reward", "zzz", {})

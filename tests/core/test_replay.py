@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+
 from dlr_core.records import PromptCache
 from dlr_core.replay import ReplayBuffer, Success, stack
 

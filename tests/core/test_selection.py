@@ -4,6 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
+
 from dlr_core.selection import inclusion_probabilities, systematic_sample
 
 SHAPES = [(4, 1), (6, 3), (8, 7), (16, 3)]

@@ -2,6 +2,7 @@
 
 import pytest
 import reasoning_gym
+
 from dlr_core.splits import SPLITS, normalise, split_of
 
 SUMS = [f"What is {a} + {b}?" for a in range(60) for b in range(60)]

@@ -5,6 +5,7 @@ from math import comb, sqrt
 
 import numpy as np
 import pytest
+
 from dlr_core.stats import bootstrap_mean, pass_at_k
 
 

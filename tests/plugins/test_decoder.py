@@ -259,7 +259,7 @@ def test_fingerprint_changes_with_any_weight_and_comes_back(host, tiny_model, ti
     for weight in (decoder.model.lm_head.weight, decoder.model.model.norm.weight):
         flat = weight.data.view(-1)
         old = float(flat[3])
-        flat[3] = np.nextafter(np.float32(old), np.float32(9))
+        flat[3] = float(np.nextafter(np.float32(old), np.float32(9)))
         assert decoder.fingerprint() != before
         flat[3] = old
         assert decoder.fingerprint() == before

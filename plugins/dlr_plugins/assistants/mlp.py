@@ -28,7 +28,7 @@ class MLP(nn.Module):
             nn.Linear(options.width, options.width), nn.GELU(),
         )  # fmt: skip
         self.head = nn.Linear(options.width, num_latents * latent_dim)
-        nn.init.zeros_(self.head.weight)
+        nn.init.normal_(self.head.weight, std=options.initial_mean / options.width**0.5)
         nn.init.zeros_(self.head.bias)
 
     def calibrate(self, states_BSH: Tensor, mask_BS: Tensor) -> None:
@@ -36,7 +36,7 @@ class MLP(nn.Module):
         self.reader.calibrate(states_BSH, mask_BS)
 
     def _policy(self, states_BSH: Tensor, mask_BS: Tensor, rows: int) -> TanhGaussian:
-        states_BSH, weight_BS = self.reader(states_BSH, mask_BS), mask_BS.to(states_BSH.dtype)
+        states_BSH, weight_BS = self.reader(states_BSH, mask_BS)
         mean_BH = (states_BSH * weight_BS[..., None]).sum(1) / weight_BS.sum(1, keepdim=True)
         features = torch.cat([states_BSH[:, -1], mean_BH], -1)
         mean_BTD = self.head(self.net(features)).unflatten(-1, self.shape)

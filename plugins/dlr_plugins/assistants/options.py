@@ -15,6 +15,9 @@ class PolicyOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     initial_scale: float = Field(0.3, gt=0, lt=2, description="σ₀: standard deviation of u = atanh(a) at the start.")
+    initial_mean: float = Field(
+        0.1, ge=0, lt=1, description="Size of the means at the start: 0 begins at the anchor, but reads no question yet."
+    )
     smallest_scale: float = Field(0.2, gt=0, lt=2, description="σ never falls below this, so exploration goes on.")
 
 
@@ -28,4 +31,6 @@ class Spread(nn.Module):
 
     def policy(self, mean_NTD: Tensor) -> TanhGaussian:
         """The density around given means."""
-        return TanhGaussian(mean_NTD, self.log_std_TD.clamp(min=self.floor, max=0.7).expand_as(mean_NTD))
+        bounded_TD = self.log_std_TD.clamp(min=self.floor, max=0.7)
+        log_std_TD = self.log_std_TD + (bounded_TD - self.log_std_TD).detach()  # a clamp alone would hold it for ever
+        return TanhGaussian(mean_NTD, log_std_TD.expand_as(mean_NTD))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 POSITIONS = 64
+SILENT = 1e-2
+"""Mean square below which a standardised state is the template's and not the question's."""
 
 
 def from_end(mask_BS: Tensor, limit: int) -> Tensor:
@@ -42,7 +44,12 @@ class StateReader(nn.Module):
         varied = left_MH.abs().amax(1) > 1e-3 * states_MH.abs().amax()
         self.scale_H.copy_(left_MH[varied].square().mean(0).sqrt() + 1e-3 if bool(varied.any()) else self.scale_H)
 
-    def forward(self, states_BSH: Tensor, mask_BS: Tensor) -> Tensor:
-        """Standardised states (B, S, H), zero on padding."""
+    def forward(self, states_BSH: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised states (B, S, H) and a mask (B, S) of the positions that say something about the question.
+
+        The last position always counts, so that no row is empty.
+        """
         standard = (states_BSH - self.mean_PH[from_end(mask_BS, POSITIONS)]) / self.scale_H
-        return standard * mask_BS[..., None]
+        telling_BS = mask_BS * (standard.square().mean(-1) > SILENT)
+        telling_BS[:, -1] = 1
+        return standard * mask_BS[..., None], telling_BS

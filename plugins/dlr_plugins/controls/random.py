@@ -2,6 +2,9 @@
 
 import numpy as np
 
+PASSES = 64
+"""Clipping to the box shrinks what it clips; scaling and clipping again restores the size."""
+
 
 class Random:
     """Fresh isotropic latents whose per-latent RMS equals the trained run's."""
@@ -9,8 +12,9 @@ class Random:
     def __call__(self, latents_NTD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Gaussian directions scaled, latent by latent, to each trained latent's RMS; clipped to the box."""
         drawn = rng.standard_normal(latents_NTD.shape)
-        drawn *= _rms(latents_NTD) / _rms(drawn)
-        return drawn.clip(-1.0, 1.0).astype(latents_NTD.dtype)
+        for _ in range(PASSES):
+            drawn = (drawn * (_rms(latents_NTD) / _rms(drawn))).clip(-1.0, 1.0)
+        return drawn.astype(latents_NTD.dtype)
 
 
 def _rms(latents_NTD: np.ndarray) -> np.ndarray:

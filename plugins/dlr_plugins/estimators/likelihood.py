@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from dlr_core.batch import StepBatch
@@ -19,5 +18,5 @@ class Likelihood:
     def __call__(self, batch: StepBatch) -> tuple[Tensor, Mapping[str, float]]:
         """Mean negative log-likelihood of the gold answer in nats, over all chains."""
         latents_NTD = batch.chains.actions_NTD[batch.chosen_rows_N]
-        loss = -per_chain(batch.weighted_gold_log_prob(latents_NTD, torch.ones_like(batch.rewards_BK)), batch)
+        loss = -per_chain(batch.weighted_gold_log_prob(latents_NTD, 1.0 / batch.chosen_inclusion_BK), batch)
         return loss, {"gold_nll": float(loss.detach())}

@@ -73,7 +73,7 @@ def read_jsonl(path: Path) -> list[tuple[str, str]]:
     """
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read task.path {path}: {error}") from None
     for number, line in enumerate(lines, 1):

@@ -4,12 +4,20 @@ math-verify's own time limit uses ``signal.alarm``, which works on the main thre
 """
 
 import atexit
+import logging
 import multiprocessing
+import subprocess
+import sys
 import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
 LIMIT_SECONDS = 5.0
+# Not multiprocessing.Process: spawning runs the user's main script again.
+_CHILD = (
+    "import sys; from multiprocessing.connection import Connection; from dlr_plugins.tasks.mathcheck import _serve; "
+    "_serve(Connection(int(sys.argv[1])))"
+)
 _lock = threading.Lock()
 _worker: "tuple[Any, Connection] | None" = None
 
@@ -17,8 +25,12 @@ _worker: "tuple[Any, Connection] | None" = None
 def _serve(pipe: Connection) -> None:
     from math_verify import parse, verify
 
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limit is off
     while True:
-        gold, answer = pipe.recv()
+        try:
+            gold, answer = pipe.recv()
+        except EOFError:
+            return
         try:
             right = verify(
                 parse(f"${gold}$", parsing_timeout=None),
@@ -36,10 +48,12 @@ def equivalent(gold: str, answer: str, limit: float = LIMIT_SECONDS) -> bool:
     with _lock:
         fresh = _worker is None
         if _worker is None:
-            context = multiprocessing.get_context("spawn")
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs,), daemon=True)
-            process.start()
+            ours, theirs = multiprocessing.Pipe()
+            process = subprocess.Popen(
+                [sys.executable, "-c", _CHILD, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
             theirs.close()
             _worker = process, ours
         pipe = _worker[1]
@@ -57,7 +71,7 @@ def _stop() -> None:
     global _worker
     if _worker is not None:
         _worker[0].kill()
-        _worker[0].join()
+        _worker[0].wait()
         _worker[1].close()
         _worker = None
 

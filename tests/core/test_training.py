@@ -1,0 +1,363 @@
+import json
+import math
+
+import pytest
+import torch
+from dlr_cli.host import make_learner_env
+from pydantic import BaseModel
+
+from dlr_core import API_VERSION, PluginHost, hookimpl
+from dlr_core.checkpoint import latest_checkpoint, load_weights, restore, save_checkpoint
+from dlr_core.config import resolve
+from dlr_core.errors import ConfigError, PluginError, RunFolderError
+from dlr_core.evaluate import Evaluator, control_table
+from dlr_core.pipeline import build_trainer
+from dlr_core.questions import distinct_items
+from dlr_core.traces import trace
+
+ESTIMATORS = PluginHost.from_entry_points().names("estimator")
+SCORERS = PluginHost.from_entry_points().names("scorer")
+CONTRASTIVES = PluginHost.from_entry_points().names("contrastive")
+PLAN = {"steps": 3, "minutes": None, "env": "dlr/Toy-v0"}
+
+
+@pytest.fixture
+def configure(host, tiny_model):
+    """Settings of a tiny run; keyword arguments replace whole tables."""
+
+    def make(**tables):
+        base = {
+            **PLAN,
+            "seed": 0,
+            "task": {"wanted": "0123456789"},
+            "decoder": {"model": str(tiny_model)},
+            "space": {"name": "kv", "chart": "random", "num_latents": 2, "latent_dim": 4},
+            "assistant": {"name": "small-gpt", "width": 16, "heads": 2, "layers": 1},
+            "batch": {"questions": 3, "samples": 4, "decodes": 4},
+            "replay": {"chains": 4, "capacity": 16},
+            "probe": {"every": 2},
+        }
+        return resolve({**base, **tables}, host)
+
+    return make
+
+
+def sampling(host, estimator):
+    """Decoder settings under which an estimator is valid."""
+    needs = getattr(host.find("estimator", estimator).factory, "needs_sampling", False)
+    return {"temperature": 1.0} if needs else {}
+
+
+def timeless(metrics):
+    return {key: value for key, value in metrics.items() if key != "seconds"}
+
+
+def train(config, host, steps=None):
+    trainer = build_trainer(config, host, make_learner_env)
+    if steps is None:
+        return trainer, [timeless(metrics) for metrics in trainer.run()]
+    return trainer, [timeless(trainer.step()) for _ in range(steps)]
+
+
+def tensors(trainer):
+    parts = (trainer.assistant, trainer.contrastive, trainer.scorer, trainer.space)
+    return {f"{n}.{k}": v.clone() for n, part in enumerate(parts) for k, v in part.state_dict().items()}
+
+
+def moved(before, after):
+    return {key for key, value in before.items() if not torch.equal(value, after[key])}
+
+
+# ---- every component runs ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_estimator_trains_under_every_scorer_and_leaves_the_main_model_alone(
+    configure, host, tiny_model, estimator, scorer
+):
+    all_decoded = host.find("scorer", scorer).factory.decodes_all
+    config = configure(
+        estimator=estimator,
+        scorer=scorer,
+        decoder={"model": str(tiny_model), **sampling(host, estimator)},
+        batch={"questions": 3, "samples": 4, "decodes": 4 if all_decoded else 2},
+    )
+    trainer = build_trainer(config, host, make_learner_env)
+    digest, before = trainer.env.engine.decoder.fingerprint(), tensors(trainer)
+    metrics = list(trainer.run())
+    assert [m["step"] for m in metrics] == [1, 2, 3]
+    for m in metrics:
+        assert {"phase", "reward", "correct", "format", "decodes", "tokens", "seconds", "loss", "grad_norm"} <= set(m)
+        assert all(math.isfinite(v) for v in m.values() if isinstance(v, float))
+        needs = trainer.estimator.needs_completions
+        assert m["decodes"] == (3 * config.decodes if needs else 0)
+    assert trainer.env.engine.decoder.fingerprint() == digest
+    changed = moved(before, tensors(trainer))
+    assert any(key.startswith("0.") for key in changed)
+    assert not any(key.startswith("3.") for key in changed)
+    if scorer == "learned" and trainer.estimator.needs_completions:
+        assert any(key.startswith("2.") for key in changed)
+
+
+@pytest.mark.parametrize("contrastive", CONTRASTIVES)
+@pytest.mark.parametrize("assistant", ["small-gpt", "mlp", "prior"])
+def test_every_assistant_trains_under_every_contrastive_objective(configure, host, assistant, contrastive):
+    _, metrics = train(configure(assistant=assistant, contrastive=contrastive), host)
+    assert len(metrics) == 3
+    assert all(math.isfinite(m["loss"]) for m in metrics)
+
+
+@pytest.mark.parametrize("space", ["kv", "input"])
+def test_a_joint_chart_is_trained_and_a_fixed_one_is_not(configure, host, space):
+    for chart in ("joint", "random"):
+        config = configure(space={"name": space, "chart": chart, "num_latents": 2, "latent_dim": 4})
+        trainer = build_trainer(config, host, make_learner_env)
+        before = tensors(trainer)
+        list(trainer.run())
+        assert any(key.startswith("3.") for key in moved(before, tensors(trainer))) == (chart == "joint")
+
+
+def test_score_refuses_a_joint_chart(configure, host):
+    config = configure(estimator="score", space={"name": "kv", "chart": "joint", "num_latents": 2, "latent_dim": 4})
+    with pytest.raises(ConfigError, match="'score' cannot train a joint chart"):
+        build_trainer(config, host, make_learner_env)
+
+
+def test_several_epochs_and_resampled_groups_are_counted(configure, host):
+    batch = {"questions": 3, "samples": 4, "decodes": 2, "epochs": 2, "resample_dead": 2}
+    _, metrics = train(configure(estimator="score", scorer="random", batch=batch), host)
+    assert all(m["decodes"] % 6 == 0 and 6 <= m["decodes"] <= 18 for m in metrics)
+    assert any(m["decodes"] > 6 for m in metrics)
+
+
+def test_a_warm_start_comes_first_and_decodes_nothing(configure, host):
+    _, metrics = train(configure(warmstart={"steps": 2}), host)
+    assert [m["phase"] for m in metrics] == ["warmstart"] * 2 + ["rl"] * 3
+    for m in metrics[:2]:
+        assert m["reward"] is m["correct"] is m["format"] is None
+        assert m["decodes"] == m["tokens"] == 0
+        assert m["gold_nll"] > 0
+    assert all(m["decodes"] == 12 for m in metrics[2:])
+
+
+def test_gold_likelihood_makes_the_gold_answer_likelier(configure, host):
+    config = configure(estimator="likelihood", steps=25, optim={"lr": 0.01, "warmup": 1}, task={"wanted": "7"})
+    _, metrics = train(config, host)
+    assert metrics[-1]["gold_nll"] < metrics[0]["gold_nll"] - 0.3
+
+
+def test_token_variety_is_probed_as_often_as_asked(configure, host):
+    _, metrics = train(configure(steps=4), host)
+    assert ["distinct_answers_tokens" in m for m in metrics] == [True, False, True, False]
+    assert 1 <= metrics[0]["distinct_answers_tokens"] <= 4
+
+
+# ---- determinism and resuming --------------------------------------------------------------------------------------
+
+
+def everything(configure, tiny_model, steps=6, **more):
+    """A run in which every source of state is in use."""
+    return configure(
+        steps=steps,
+        estimator="pathwise",
+        scorer="learned",
+        contrastive="bidirectional",
+        decoder={"model": str(tiny_model), "temperature": 0.1},
+        space={"name": "kv", "chart": "joint", "num_latents": 2, "latent_dim": 4},
+        batch={"questions": 3, "samples": 4, "decodes": 2, "epochs": 2, "resample_dead": 1},
+        optim={"entropy": 0.01, "kl": 0.01, "warmup": 4, "decay": 0.5},
+        warmstart={"steps": 1},
+        **more,
+    )
+
+
+def test_one_seed_gives_one_run_and_another_seed_another(configure, host, tiny_model):
+    first, one = train(everything(configure, tiny_model, steps=3), host)
+    second, again = train(everything(configure, tiny_model, steps=3), host)
+    _, other = train(everything(configure, tiny_model, steps=3, seed=1), host)
+    assert one == again
+    assert not moved(tensors(first), tensors(second))
+    assert one != other
+
+
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(configure, host, tiny_model, tmp_path):
+    config = everything(configure, tiny_model)
+    whole, unbroken = train(config, host)
+    assert sum("replay_nll" in metrics for metrics in unbroken) > 2
+    broken, first = train(config, host, steps=4)
+    saved = save_checkpoint(broken, tmp_path / "checkpoints", keep=2)
+    resumed = build_trainer(config, host, make_learner_env)
+    restore(resumed, latest_checkpoint(tmp_path))
+    assert latest_checkpoint(tmp_path) == saved
+    second = [timeless(metrics) for metrics in resumed.run()]
+    assert first + second == unbroken
+    assert not moved(tensors(whole), tensors(resumed))
+    assert whole.env.state() == resumed.env.state()
+    assert torch.equal(whole.generator.get_state(), resumed.generator.get_state())
+
+
+def test_checkpoints_hold_no_pickle_and_only_the_newest_are_kept(configure, host, tmp_path):
+    trainer = build_trainer(configure(), host, make_learner_env)
+    for _ in range(3):
+        trainer.step()
+        save_checkpoint(trainer, tmp_path, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000003"]
+    files = sorted(path.name for path in (tmp_path / "step-000003").iterdir())
+    assert files == ["optimizer.safetensors", "state.json", "weights.safetensors"]
+    json.loads((tmp_path / "step-000003" / "state.json").read_text())
+
+
+def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(configure, host, tmp_path):
+    trainer = build_trainer(configure(), host, make_learner_env)
+    saved = save_checkpoint(trainer, tmp_path / "checkpoints", keep=1)
+    other = build_trainer(configure(assistant={"name": "prior"}), host, make_learner_env)
+    with pytest.raises(RunFolderError, match="cannot restore"):
+        restore(other, saved)
+    (saved / "weights.safetensors").write_bytes(b"nothing")
+    with pytest.raises(RunFolderError, match="cannot restore"):
+        load_weights({"assistant": trainer.assistant}, saved)
+    with pytest.raises(RunFolderError, match="has no checkpoint"):
+        latest_checkpoint(tmp_path / "nowhere")
+
+
+# ---- learning ------------------------------------------------------------------------------------------------------
+
+
+def accuracy(trainer):
+    evaluator = Evaluator(trainer.env.engine)
+    items = distinct_items(trainer.env.engine.task, "test", 20)
+    samples = evaluator.under_latents(items, evaluator.latents(items, trainer.assistant))
+    return sum(sample.correct for sample in samples) / len(samples)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "chart"),
+    [("score", "random"), ("pathwise_greedy", "joint"), ("pathwise", "random"), ("hybrid", "random")],
+)
+def test_an_easy_task_is_learned_and_carries_over_to_unseen_questions(configure, host, tiny_model, estimator, chart):
+    config = configure(
+        steps=80,
+        task={"wanted": "2345"},
+        reward="correctness",
+        estimator=estimator,
+        contrastive="none",
+        decoder={"model": str(tiny_model), "max_new_tokens": 1, **(sampling(host, estimator) and {"temperature": 0.1})},
+        space={"name": "kv", "chart": chart, "num_latents": 2, "latent_dim": 8},
+        assistant={"name": "prior"},
+        batch={"questions": 4, "samples": 8},
+        optim={"lr": 0.05, "warmup": 1, "decay": 0.0},
+        replay={"chains": 0},
+        probe={"every": 0},
+    )
+    trainer = build_trainer(config, host, make_learner_env)
+    start = accuracy(trainer)
+    metrics = list(trainer.run())
+    late = sum(m["correct"] for m in metrics[-5:]) / 5
+    assert start < 0.5
+    assert late > 0.8
+    assert accuracy(trainer) > 0.8
+
+
+def test_replayed_successes_become_likelier(configure, host):
+    config = configure(
+        steps=15, optim={"lr": 0.02, "warmup": 1}, replay={"chains": 8, "capacity": 16}, batch={"questions": 2}
+    )
+    _, metrics = train(config, host)
+    shown = [m["replay_nll"] for m in metrics if "replay_nll" in m]
+    assert len(shown) > 8
+    assert sum(shown[-3:]) < sum(shown[:3])
+
+
+# ---- what a plugin may break ---------------------------------------------------------------------------------------
+
+
+class Broken:
+    """Components that misbehave after a while."""
+
+    DLR_API_VERSION = API_VERSION
+
+    class NanReward:
+        def __call__(self, sample):
+            return float("nan")
+
+    class RaisingReward:
+        def __call__(self, sample):
+            raise KeyError("who")
+
+    class Assistant(torch.nn.Module):
+        class Options(BaseModel):
+            pre: float = float("nan")
+            short: bool = False
+
+        def __init__(self, options, hidden_size, num_latents, latent_dim):
+            super().__init__()
+            self.options = options
+            self.weight = torch.nn.Parameter(torch.zeros(num_latents, latent_dim))
+
+        def evaluate(self, states, mask, pre):
+            from dlr_core.density import TanhGaussian
+
+            return TanhGaussian(self.weight.expand_as(pre), torch.zeros_like(pre))
+
+        def sample(self, states, mask, noise):
+            from dlr_core.protocols import ChainBatch
+
+            pre = self.weight + noise * self.options.pre
+            return ChainBatch(noise, self.evaluate(states, mask, noise), pre[:, 1:] if self.options.short else pre)
+
+    @hookimpl
+    def dlr_register_reward(self, register):
+        register("nan", self.NanReward)
+        register("raising", self.RaisingReward)
+
+    @hookimpl
+    def dlr_register_assistant(self, register):
+        register("broken", self.Assistant)
+
+
+@pytest.fixture
+def broken(host):
+    host.add(Broken(), "broken")
+    return host
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [("nan", "reward NanReward returned nan on Sample"), ("raising", "RaisingReward raised KeyError")],
+)
+def test_a_reward_that_fails_stops_the_run_with_its_name_and_the_sample(broken, configure, reward, message):
+    trainer = build_trainer(configure(reward=reward), broken, make_learner_env)
+    with pytest.raises(PluginError, match=message) as caught:
+        trainer.step()
+    assert "Say something about" in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"pre": 1.0, "short": True}])
+def test_an_assistant_that_fails_stops_the_run_with_its_name(broken, configure, options):
+    with pytest.raises(PluginError, match=r"assistant Assistant: expected finite latents of shape \(\d+, 2, 4\)"):
+        build_trainer(configure(assistant={"name": "broken", **options}), broken, make_learner_env).step()
+
+
+# ---- after the run -------------------------------------------------------------------------------------------------
+
+
+def test_the_control_table_and_the_traces_describe_the_trained_run(configure, host):
+    trainer, _ = train(configure(), host)
+    engine = trainer.env.engine
+    table = control_table(engine, trainer.assistant, host, questions=6, prompt_questions=3, k=2)
+    assert list(table["rows"]) == ["plain", "anchor", "best_prompt", "random", "mean", "shuffled", "trained"]
+    assert table["n"] == 6
+    for name, row in table["rows"].items():
+        assert {"accuracy", "ci", "format", "tokens"} <= set(row)
+        assert row["ci"][0] <= row["accuracy"] <= row["ci"][1]
+        if name != "trained":
+            gap = table["rows"]["trained"]["accuracy"] - row["accuracy"]
+            assert table["paired"][name]["difference"] == pytest.approx(gap)
+    assert table["rows"]["trained"]["pass_at_k"] >= table["rows"]["trained"]["maj_at_k"] - 1e-9
+    again = control_table(engine, trainer.assistant, host, questions=6, prompt_questions=3, k=2)
+    assert json.dumps(table) == json.dumps(again)
+    rows = trace(engine, trainer.assistant, distinct_items(engine.task, "test", 3))
+    assert len(rows) == 3
+    assert all(len(row["nearest_tokens"]) == len(row["latent_rms"]) == 2 for row in rows)
+    json.dumps(rows)
