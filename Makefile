@@ -13,8 +13,8 @@ help:            ## list the targets
 
 install: .venv/.installed  ## the project and its test tools in .venv
 
-run: install     ## train the default (real 135M model, ChainSum) into runs/main and compare with the controls
-	$(BIN)/dlr run --assistant small-gpt --reward dual --out runs/main
+run: install     ## train the default (real 135M model, ChainSum) into runs/main, compare with the controls
+	$(BIN)/dlr run --assistant small-gpt --reward dual --out runs/main --overwrite
 
 test: check      ## lint, types and every test (the real model included)
 	$(BIN)/python -m pytest

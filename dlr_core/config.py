@@ -122,7 +122,7 @@ class RunConfig(Section):
 
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     env: str = Field("dlr/ChainSum-v0", description="Environment id.")
-    steps: int | None = Field(100, ge=0, description="Reinforcement-learning steps.")
+    steps: int | None = Field(80, ge=0, description="Reinforcement-learning steps.")
     minutes: float | None = Field(10.0, gt=0, description="Limit on training time; whichever comes first ends the run.")
     task: TaskSettings = TaskSettings(name=None)
     decoder: DecoderSettings = DecoderSettings()
@@ -190,7 +190,7 @@ def merge(base: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
-    """Validate settings and the options of every component they name.
+    """Validate settings and the options of every component they name; the result spells out every default.
 
     Raises:
         ConfigError: with every problem found.
@@ -203,6 +203,7 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
             tree[key] = {"name": RunConfig.model_fields[key].default.name, **tree[key]}
     config: RunConfig | None = None
     problems: list[str] = []
+    complete: dict[str, Component] = {}
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -215,7 +216,8 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
         if key == "space" and chosen.name not in host.names("space") and Path(chosen.name).expanduser().is_dir():
             continue  # a saved artefact brings its own options
         try:
-            host.options(key, chosen.name, chosen.options)
+            options = host.options(key, chosen.name, chosen.options)
+            complete[key] = Component(name=chosen.name, **(options.model_dump(mode="json") if options else {}))
         except ConfigError as error:
             problems.extend(error.problems)
     if config is not None:
@@ -227,7 +229,7 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
         problems.extend(_contradictions(config, host))
     if config is None or problems:
         raise ConfigError(*problems)
-    return config
+    return config.model_copy(update=complete)
 
 
 def _contradictions(config: RunConfig, host: PluginHost) -> list[str]:

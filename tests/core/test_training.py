@@ -179,6 +179,8 @@ def test_one_seed_gives_one_run_and_another_seed_another(configure, host, tiny_m
     assert one == again
     assert not moved(tensors(first), tensors(second))
     assert one != other
+    fresh = [build_trainer(everything(configure, tiny_model, seed=seed), host, make_learner_env) for seed in (0, 1)]
+    assert not torch.equal(fresh[0].collector.noise(1), fresh[1].collector.noise(1))
 
 
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(configure, host, tiny_model, tmp_path):
@@ -259,14 +261,55 @@ def test_an_easy_task_is_learned_and_carries_over_to_unseen_questions(configure,
     assert accuracy(trainer) > 0.8
 
 
-def test_replayed_successes_become_likelier(configure, host):
+def test_replay_alone_makes_remembered_successes_likelier(configure, host):
     config = configure(
-        steps=15, optim={"lr": 0.02, "warmup": 1}, replay={"chains": 8, "capacity": 16}, batch={"questions": 2}
+        steps=20,
+        estimator={"name": "pathwise_greedy", "advantage": 0.0, "success_weight": 0.0},
+        contrastive="none",
+        optim={"lr": 0.03, "warmup": 1},
+        replay={"chains": 8, "capacity": 16},
+        batch={"questions": 2, "samples": 4},
     )
     _, metrics = train(config, host)
     shown = [m["replay_nll"] for m in metrics if "replay_nll" in m]
-    assert len(shown) > 8
-    assert sum(shown[-3:]) < sum(shown[:3])
+    assert len(shown) > 12
+    assert sum(shown[-3:]) / 3 < sum(shown[:3]) / 3 - 0.2
+
+
+def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure, host):
+    trainer = build_trainer(
+        configure(task={"wanted": "13579"}, batch={"questions": 6, "samples": 4}), host, make_learner_env
+    )
+    trainer.step()
+    samples = trainer.env.finished.samples
+    expected = []
+    for start in range(0, len(samples), 4):
+        group = samples[start : start + 4]
+        rate = sum(sample.correct for sample in group) / 4
+        expected += [1.05 - rate for _ in {sample.completion for sample in group if sample.correct}]
+    weights = [entry.weight for entry in trainer.replay.entries]
+    assert len(set(weights)) > 1
+    assert sorted(weights) == pytest.approx(sorted(expected))
+
+
+def test_a_step_averages_its_gradient_over_the_groups_that_are_alive(configure, host):
+    batch = {"questions": 3, "samples": 2, "resample_dead": 3}
+    config = configure(assistant="prior", contrastive="none", replay={"chains": 0}, batch=batch)
+    trainer = build_trainer(config, host, make_learner_env)
+
+    class Unit:
+        needs_completions = True
+
+        def __call__(self, batch):
+            alive = float((batch.rewards_BK.amax(1) > batch.rewards_BK.amin(1)).sum())
+            return trainer.assistant.mean_TD.sum() * alive / 3, {}
+
+    trainer.estimator = Unit()
+    norms = [trainer.step() for _ in range(4)]
+    assert any(m["dead_groups"] for m in norms)
+    for m in norms:
+        rollouts = m["decodes"] // 6
+        assert m["dead_groups"] == 3 * rollouts or m["grad_norm"] == pytest.approx(8**0.5)
 
 
 # ---- what a plugin may break ---------------------------------------------------------------------------------------

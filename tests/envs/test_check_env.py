@@ -133,12 +133,28 @@ def test_a_scaled_vector_environment_scales_every_observation(kwargs_of):
     bound = env.single_observation_space.high
     actions = np.zeros((3, 12), np.float32)
     plain, _ = env.reset(seed=3)
-    after, *_, info = env.step(actions)
+    after = env.step(actions)[0]
     seen, _ = scaled.reset(seed=3)
-    seen_after, *_, seen_info = scaled.step(actions)
+    seen_after = scaled.step(actions)[0]
     np.testing.assert_allclose(seen * bound, plain, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(seen_after * bound, after, rtol=1e-5, atol=1e-6)
-    for row in range(3):
-        np.testing.assert_allclose(seen_info["final_obs"][row] * bound, info["final_obs"][row], rtol=1e-5, atol=1e-6)
     assert scaled.observation_space.contains(seen)
     assert scaled.single_observation_space.contains(seen[0])
+
+
+def test_a_scaled_vector_environment_scales_the_last_observations_too(kwargs_of, monkeypatch):
+    env = gymnasium.make_vec("dlr/ChainSum-v0", num_envs=3, **kwargs_of("dlr/ChainSum-v0"))
+    step, bound = LatentVectorEnv.step, env.single_observation_space.high
+
+    def at_the_bound(self, actions):
+        *rest, info = step(self, actions)
+        info["final_obs"][:] = [bound, None, -bound]
+        return (*rest, info)
+
+    monkeypatch.setattr(LatentVectorEnv, "step", at_the_bound)
+    scaled = VectorScaleObservation(env)
+    scaled.reset(seed=0)
+    last = scaled.step(np.zeros((3, 12), np.float32))[-1]["final_obs"]
+    np.testing.assert_array_equal(last[0], np.ones_like(bound))
+    assert last[1] is None
+    np.testing.assert_array_equal(last[2], -np.ones_like(bound))

@@ -92,6 +92,15 @@ def test_groups_share_a_question_and_chosen_indices_are_used(kwargs):
     assert len(set(info["question"])) > 2
 
 
+def test_a_groups_question_is_drawn_by_its_first_member(kwargs):
+    env = make(kwargs)
+    _, alone = env.reset(seed=[5, 6, 7, 8])
+    _, grouped = env.reset(seed=[5, 6, 7, 8], options={"group_size": 2})
+    first, _, third, _ = alone["question"]
+    assert first != third
+    assert list(grouped["question"]) == [first, first, third, third]
+
+
 def test_each_distinct_question_is_prefilled_once(kwargs):
     env = make(kwargs, num_envs=6)
     env.reset(options={"group_size": 3, "index": [5, 2]})

@@ -154,7 +154,7 @@ def test_a_row_is_sampled_from_its_own_generator(tiny_decoder):
     assert alone.texts[0] == together.texts[2]
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0])
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
 def test_sampled_frequencies_follow_the_softmax(tiny_decoder, temperature):
     count = 600
     cache = prefill(tiny_decoder).select(torch.zeros(count, dtype=torch.long))

@@ -15,7 +15,7 @@ class SpaceOptions(BaseModel):
     num_latents: int = Field(8, ge=1, le=64, description="T, latents in a chain.")
     latent_dim: int = Field(64, ge=1, le=4096, description="D, width of a latent.")
     radius: float = Field(
-        2.0, gt=0, description="Scale of the residual, in standard deviations of what it is added to."
+        1.5, gt=0, description="Scale of the residual, in standard deviations of what it is added to."
     )
     anchor: str = Field("Let me calculate:", min_length=1, description="Text at the latent positions.")
     filler: str = Field("\n", min_length=1, description="Token that fills the anchor up on the left when T is larger.")
