@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from dlr_cli.host import load_host, make_learner_env
+
 from dlr_core.config import resolve
 from dlr_core.evaluate import PROMPTS, Evaluator
 from dlr_core.pipeline import env_kwargs

@@ -112,9 +112,13 @@ class ProbeSettings(Section):
 class EvalSettings(Section):
     """The table at the end of a run."""
 
-    questions: int = Field(400, ge=0, description="Distinct questions; 0 leaves the table out.")
+    questions: int | None = Field(
+        None, ge=0, description="Distinct questions; the environment's own number if not given, 0 leaves the table out."
+    )
     split: str = Field("test", pattern="^(test|validation)$", description="test or validation.")
-    prompt_questions: int = Field(128, ge=1, description="Training questions on which the best prompt is chosen.")
+    prompt_questions: int = Field(
+        128, ge=1, description="Training questions (at most as many as above) for choosing the best prompt."
+    )
 
 
 class RunConfig(Section):

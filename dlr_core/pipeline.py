@@ -42,6 +42,20 @@ def env_kwargs(config: RunConfig, host: PluginHost) -> dict[str, Any]:
     }
 
 
+def eval_sizes(config: RunConfig, host: PluginHost, asked: int | None = None) -> tuple[int, int]:
+    """Questions of a control table, and training questions on which its best prompt is chosen.
+
+    Args:
+        config: a run's settings.
+        host: where its environment is registered.
+        asked: number that was asked for; else the settings', else the environment's own.
+    """
+    own: EnvSpec = host.create("env", config.env)
+    chosen = config.eval.questions if asked is None else asked
+    questions = own.eval_questions if chosen is None else chosen
+    return questions, min(config.eval.prompt_questions, questions)
+
+
 def build_trainer(config: RunConfig, host: PluginHost, make: MakeEnv) -> Trainer:
     """Every part of a run, made from its settings and seeded."""
     torch.manual_seed(config.seed)

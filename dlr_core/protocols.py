@@ -188,3 +188,5 @@ class EnvSpec:
     task_kwargs: Mapping[str, Any]
     """Its default options."""
     max_new_tokens: int
+    eval_questions: int = 100
+    """Distinct questions in the table at the end of a run: fewer where completions are long."""

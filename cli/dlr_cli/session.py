@@ -17,7 +17,7 @@ from dlr_core.checkpoint import latest_checkpoint, restore, save_checkpoint
 from dlr_core.config import RunConfig
 from dlr_core.evaluate import control_table
 from dlr_core.host import PluginHost
-from dlr_core.pipeline import build_trainer
+from dlr_core.pipeline import build_trainer, eval_sizes
 from dlr_core.questions import distinct_items
 from dlr_core.rundir import RunFolder
 from dlr_core.traces import trace
@@ -104,7 +104,8 @@ def _evaluate(
     needs_gold = config.warmstart.steps > 0 or getattr(trainer.estimator, "needs_gold", False)
     training = {"steps": trainer.step_number, "seconds": trainer.seconds}
     folder.manifest(config, digest, main_model={"digest_after": after}, gold_answers_seen=needs_gold, training=training)
-    if not config.eval.questions:
+    questions, prompt_questions = eval_sizes(config, host)
+    if not questions:
         return {}
     with console.status("evaluating …") as status:
 
@@ -115,9 +116,9 @@ def _evaluate(
             engine,
             trainer.assistant,
             host,
-            questions=config.eval.questions,
+            questions=questions,
             split=config.eval.split,  # type: ignore[arg-type]
-            prompt_questions=config.eval.prompt_questions,
+            prompt_questions=prompt_questions,
             report=report,
         )
         result = {

@@ -1,17 +1,16 @@
 """Stable-Baselines3 on latent chains: PPO or SAC, the frozen 135M model decoding every sub-environment in one batch.
 
-    python docs/examples/sb3_ppo.py --algorithm ppo --decodes 500
+python docs/examples/sb3_ppo.py --algorithm ppo --decodes 500
 """
 
 import argparse
 
+import dlr_envs  # noqa: F401  (registers the dlr/* ids)
 import gymnasium
 import numpy as np
+from dlr_envs.sb3 import SB3VecEnv
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import VecMonitor
-
-import dlr_envs  # noqa: F401  (registers the dlr/* ids)
-from dlr_envs.sb3 import SB3VecEnv
 
 
 def main() -> None:

@@ -9,28 +9,28 @@ DLR_API_VERSION = 1
 def chain_sum() -> EnvSpec:
     """Sums and differences of two numbers of one or two digits."""
     kwargs = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2, "pool": 4096}
-    return EnvSpec("reasoning-gym:chain_sum", kwargs, 16)
+    return EnvSpec("reasoning-gym:chain_sum", kwargs, 16, 400)
 
 
 def products() -> EnvSpec:
     """Products of two numbers of one or two digits."""
     kwargs = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2, "pool": 4096}
-    return EnvSpec("reasoning-gym:products", kwargs, 16)
+    return EnvSpec("reasoning-gym:products", kwargs, 16, 400)
 
 
 def letter_counting() -> EnvSpec:
     """How often a letter occurs in a text."""
-    return EnvSpec("reasoning-gym:letter_counting", {"pool": 4096}, 24)
+    return EnvSpec("reasoning-gym:letter_counting", {"pool": 4096}, 24, 200)
 
 
 def gsm8k() -> EnvSpec:
     """Grade-school word problems (give task.path, or have `datasets` and a network)."""
-    return EnvSpec("gsm8k", {}, 128)
+    return EnvSpec("gsm8k", {}, 128, 16)
 
 
 def reasoning() -> EnvSpec:
     """Any task by name, such as reasoning-gym:gcd."""
-    return EnvSpec(None, {}, 64)
+    return EnvSpec(None, {}, 64, 64)
 
 
 BUILTIN = {

@@ -19,6 +19,8 @@ ESTIMATORS = PluginHost.from_entry_points().names("estimator")
 SCORERS = PluginHost.from_entry_points().names("scorer")
 CONTRASTIVES = PluginHost.from_entry_points().names("contrastive")
 PLAN = {"steps": 3, "minutes": None, "env": "dlr/Toy-v0"}
+SPACE = {"name": "kv", "chart": "random", "num_latents": 2, "latent_dim": 4, "radius": 4.0, "anchor": "Let me see:"}
+SPREAD = {"initial_scale": 0.4, "smallest_scale": 0.2}
 
 
 @pytest.fixture
@@ -31,8 +33,8 @@ def configure(host, tiny_model):
             "seed": 0,
             "task": {"wanted": "0123456789"},
             "decoder": {"model": str(tiny_model)},
-            "space": {"name": "kv", "chart": "random", "num_latents": 2, "latent_dim": 4},
-            "assistant": {"name": "small-gpt", "width": 16, "heads": 2, "layers": 1},
+            "space": SPACE,
+            "assistant": {"name": "small-gpt", "width": 16, "heads": 2, "layers": 1, **SPREAD},
             "batch": {"questions": 3, "samples": 4, "decodes": 4},
             "replay": {"chains": 4, "capacity": 16},
             "probe": {"every": 2},
@@ -103,7 +105,7 @@ def test_every_estimator_trains_under_every_scorer_and_leaves_the_main_model_alo
 @pytest.mark.parametrize("contrastive", CONTRASTIVES)
 @pytest.mark.parametrize("assistant", ["small-gpt", "mlp", "prior"])
 def test_every_assistant_trains_under_every_contrastive_objective(configure, host, assistant, contrastive):
-    _, metrics = train(configure(assistant=assistant, contrastive=contrastive), host)
+    _, metrics = train(configure(assistant={"name": assistant, **SPREAD}, contrastive=contrastive), host)
     assert len(metrics) == 3
     assert all(math.isfinite(m["loss"]) for m in metrics)
 
@@ -111,7 +113,7 @@ def test_every_assistant_trains_under_every_contrastive_objective(configure, hos
 @pytest.mark.parametrize("space", ["kv", "input"])
 def test_a_joint_chart_is_trained_and_a_fixed_one_is_not(configure, host, space):
     for chart in ("joint", "random"):
-        config = configure(space={"name": space, "chart": chart, "num_latents": 2, "latent_dim": 4})
+        config = configure(space={**SPACE, "name": space, "chart": chart})
         trainer = build_trainer(config, host, make_learner_env)
         before = tensors(trainer)
         list(trainer.run())
@@ -119,7 +121,7 @@ def test_a_joint_chart_is_trained_and_a_fixed_one_is_not(configure, host, space)
 
 
 def test_score_refuses_a_joint_chart(configure, host):
-    config = configure(estimator="score", space={"name": "kv", "chart": "joint", "num_latents": 2, "latent_dim": 4})
+    config = configure(estimator="score", space={**SPACE, "chart": "joint"})
     with pytest.raises(ConfigError, match="'score' cannot train a joint chart"):
         build_trainer(config, host, make_learner_env)
 
@@ -164,7 +166,7 @@ def everything(configure, tiny_model, steps=6, **more):
         scorer="learned",
         contrastive="bidirectional",
         decoder={"model": str(tiny_model), "temperature": 0.1},
-        space={"name": "kv", "chart": "joint", "num_latents": 2, "latent_dim": 4},
+        space={**SPACE, "chart": "joint"},
         batch={"questions": 3, "samples": 4, "decodes": 2, "epochs": 2, "resample_dead": 1},
         optim={"entropy": 0.01, "kl": 0.01, "warmup": 4, "decay": 0.5},
         warmstart={"steps": 1},
@@ -245,8 +247,8 @@ def test_an_easy_task_is_learned_and_carries_over_to_unseen_questions(configure,
         estimator=estimator,
         contrastive="none",
         decoder={"model": str(tiny_model), "max_new_tokens": 1, **(sampling(host, estimator) and {"temperature": 0.1})},
-        space={"name": "kv", "chart": chart, "num_latents": 2, "latent_dim": 8},
-        assistant={"name": "prior"},
+        space={**SPACE, "chart": chart, "latent_dim": 8},
+        assistant={"name": "prior", **SPREAD},
         batch={"questions": 4, "samples": 8},
         optim={"lr": 0.05, "warmup": 1, "decay": 0.0},
         replay={"chains": 0},
@@ -294,7 +296,7 @@ def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure,
 
 def test_a_step_averages_its_gradient_over_the_groups_that_are_alive(configure, host):
     batch = {"questions": 3, "samples": 2, "resample_dead": 3}
-    config = configure(assistant="prior", contrastive="none", replay={"chains": 0}, batch=batch)
+    config = configure(assistant={"name": "prior", **SPREAD}, contrastive="none", replay={"chains": 0}, batch=batch)
     trainer = build_trainer(config, host, make_learner_env)
 
     class Unit:

@@ -3,15 +3,15 @@
 import json
 from pathlib import Path
 
+import dlr_envs  # noqa: F401
 import gymnasium
 import pytest
-from typer.testing import CliRunner
-
-import dlr_envs  # noqa: F401
-from dlr_core.pipeline import DLRPipeline
 from dlr_cli.app import app
 from dlr_cli.host import load_host, make_learner_env
 from dlr_envs.checker import check_latent_env
+from typer.testing import CliRunner
+
+from dlr_core.pipeline import DLRPipeline
 
 pytestmark = pytest.mark.real
 
@@ -26,10 +26,10 @@ def test_anchor_batched_and_stepwise_completions_agree_on_the_real_model(space):
 def test_zero_latents_equal_the_anchor_prompt_on_100_questions():
     env = gymnasium.make_vec("dlr/ChainSum-v0", num_envs=1).unwrapped
     engine, space = env.engine, env.engine.space
+    import numpy as np
+
     from dlr_core.evaluate import Evaluator
     from dlr_core.questions import distinct_items
-
-    import numpy as np
 
     items = distinct_items(engine.task, "validation", 100)
     zeros = np.zeros((100, space.num_latents, space.latent_dim), np.float32)

@@ -9,7 +9,9 @@ import typer
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     env: Annotated[str | None, typer.Option(help="Evaluate on another environment.")] = None,
-    n: Annotated[int, typer.Option(min=1, help="Distinct questions.")] = 400,
+    n: Annotated[
+        int | None, typer.Option(min=1, help="Distinct questions; the environment's own number if not given.")
+    ] = None,
     k: Annotated[int, typer.Option(min=1, help="With more than 1: pass@k and maj@k of k sampled chains.")] = 1,
     split: Annotated[str, typer.Option(help="test for figures, validation for choices.")] = "test",
     data_seed: Annotated[int, typer.Option(min=0, help="Which questions of the split.")] = 0,
@@ -27,7 +29,7 @@ def evaluate(
     from dlr_cli.table import print_table
     from dlr_core.errors import ConfigError
     from dlr_core.evaluate import control_table
-    from dlr_core.pipeline import DLRPipeline
+    from dlr_core.pipeline import DLRPipeline, eval_sizes
     from dlr_core.rundir import read_manifest
 
     if split not in ("test", "validation"):
@@ -37,14 +39,16 @@ def evaluate(
     console = Console(stderr=as_json)
     with console.status("loading …") as status:
         trained = DLRPipeline.from_run(run, make_learner_env, host=host, env=env)
+        own = host.create("env", trained.config.env).eval_questions
+        questions, prompt_questions = eval_sizes(trained.config, host, n or trained.config.eval.questions or own)
         result = control_table(
             trained.engine,
             trained.assistant,
             host,
-            questions=n,
+            questions=questions,
             split=split,  # type: ignore[arg-type]
             seed=data_seed,
-            prompt_questions=trained.config.eval.prompt_questions,
+            prompt_questions=prompt_questions,
             k=k,
             report=lambda text: status.update(f"evaluating: {text} …"),
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from dlr_core.errors import ConfigError, ModelError
 from dlr_plugins.decoders import smollm2
@@ -19,6 +20,7 @@ def load(name: str, device: str, dtype: str) -> tuple[Any, Any]:
         ConfigError: unknown device or dtype.
         ModelError: the model cannot be had; the message says what to do.
     """
+    logging.disable_progress_bar()  # the command line shows its own
     place = _device(device)
     kind = _dtype(dtype, place)
     source: dict[str, Any] = {"trust_remote_code": False}
