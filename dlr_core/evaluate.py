@@ -110,7 +110,7 @@ def best_prompt(evaluator: Evaluator, count: int, report: Report) -> str:
     items = distinct_items(evaluator.engine.task, "train", count)
     scores = {}
     for prompt in PROMPTS:
-        report(f"choosing the best prompt: {prompt!r}")
+        report(f"prompt {prompt!r} on training questions")
         scores[prompt] = sum(sample.correct for sample in evaluator.under_prompt(items, prompt))
     return max(scores, key=lambda prompt: scores[prompt])
 

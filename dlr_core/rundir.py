@@ -38,17 +38,30 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(scratch, path)
 
 
+def check_free(path: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that a run may not take; called before anything slow, so that a failed start costs nothing.
+
+    Raises:
+        RunFolderError: it is not empty, is to be overwritten and is no run folder, or cannot be read.
+    """
+    try:
+        taken = not resume and path.exists() and any(path.iterdir())
+    except OSError as error:
+        raise RunFolderError(f"cannot write the run folder {path}: {error.strerror or error}") from None
+    if taken and not overwrite:
+        raise RunFolderError(f"{path} is not empty; choose another --out, or pass --resume or --overwrite")
+    if taken and not (path / "manifest.json").is_file():
+        raise RunFolderError(f"{path} is not a run folder: it will not be overwritten")
+
+
 class RunFolder:
     """A run's folder, open for writing."""
 
     def __init__(self, path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
         self.path = path
         try:
-            if not resume and path.exists() and any(path.iterdir()):
-                if not overwrite:
-                    raise RunFolderError(f"{path} is not empty; choose another --out, or pass --resume or --overwrite")
-                if not (path / "manifest.json").is_file():
-                    raise RunFolderError(f"{path} is not a run folder: it will not be overwritten")
+            check_free(path, resume=resume, overwrite=overwrite)
+            if not resume and path.exists():
                 shutil.rmtree(path)
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
             self._metrics = (path / "metrics.jsonl").open("a", encoding="utf-8")

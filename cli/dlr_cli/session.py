@@ -19,7 +19,7 @@ from dlr_core.evaluate import control_table
 from dlr_core.host import PluginHost
 from dlr_core.pipeline import build_trainer, eval_sizes
 from dlr_core.questions import distinct_items
-from dlr_core.rundir import RunFolder
+from dlr_core.rundir import RunFolder, check_free
 from dlr_core.traces import trace
 from dlr_core.trainer import Trainer
 
@@ -48,11 +48,12 @@ def execute(
     """Train and evaluate; everything is left in the run folder."""
     console = Console(stderr=as_json)
     path = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    check_free(path, resume=resume, overwrite=overwrite)
+    with console.status("loading the main model …"):
+        trainer = build_trainer(config, host, make_learner_env)
+        digest = trainer.env.engine.decoder.fingerprint()
     folder = RunFolder(path, resume=resume, overwrite=overwrite)
     try:
-        with console.status("loading the main model …"):
-            trainer = build_trainer(config, host, make_learner_env)
-            digest = trainer.env.engine.decoder.fingerprint()
         folder.manifest(config, digest, parameters=_count(trainer))
         if resume:
             with console.status("restoring the newest checkpoint …"):
@@ -111,6 +112,8 @@ def _evaluate(
 
         def report(text: str) -> None:
             status.update(f"evaluating: {text} …")
+            if not console.is_terminal:
+                console.print(f"evaluating: {text}", highlight=False)
 
         result = control_table(
             engine,

@@ -80,7 +80,7 @@ class Engine:
         """Take one flat action (N, latents_per_step·D) per episode.
 
         Returns:
-            The next observations, and the outcome once the last latent is in (the observations are then the last ones).
+            The next observations, and the outcome once the last latent is in (nothing is left to observe then: zeros).
 
         Raises:
             ActionError: wrong shape, or not finite.

@@ -9,13 +9,13 @@ DLR_API_VERSION = 1
 def chain_sum() -> EnvSpec:
     """Sums and differences of two numbers of one or two digits."""
     kwargs = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2, "pool": 4096}
-    return EnvSpec("reasoning-gym:chain_sum", kwargs, 16, 400)
+    return EnvSpec("reasoning-gym:chain_sum", kwargs, 16, 300)
 
 
 def products() -> EnvSpec:
     """Products of two numbers of one or two digits."""
     kwargs = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2, "pool": 4096}
-    return EnvSpec("reasoning-gym:products", kwargs, 16, 400)
+    return EnvSpec("reasoning-gym:products", kwargs, 16, 300)
 
 
 def letter_counting() -> EnvSpec:

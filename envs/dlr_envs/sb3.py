@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from dlr_envs.vector import LatentVectorEnv
-
 
 class SB3VecEnv(VecEnv):
-    """An SB3 ``VecEnv`` over a :class:`dlr_envs.vector.LatentVectorEnv`."""
+    """An SB3 ``VecEnv`` over a :class:`dlr_envs.vector.LatentVectorEnv`, wrapped or not."""
 
-    def __init__(self, env: LatentVectorEnv) -> None:
+    def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
         self.env = env
         self.render_mode = None
         self._pending: NDArray[Any] | None = None
@@ -22,7 +21,8 @@ class SB3VecEnv(VecEnv):
 
     def reset(self) -> NDArray[Any]:
         """Observations (N, H) of fresh episodes; a seed given by ``seed()`` is used once."""
-        seed = None if self._seeds[0] is None else list(self._seeds)
+        seed: Any = None if self._seeds[0] is None else list(self._seeds)
+        observation: NDArray[Any]
         observation, info = self.env.reset(seed=seed, options=self._options[0] or None)
         self.reset_infos = [_row(info, number) for number in range(self.num_envs)]
         self._reset_seeds()

@@ -79,8 +79,8 @@ def test_nothing_given_gives_the_defaults(small_host: PluginHost) -> None:
 
 def test_a_name_alone_stands_for_a_table_and_options_for_the_default(small_host: PluginHost) -> None:
     config = resolve({"assistant": "mlp", "reward": {"width": 3}}, small_host)
-    assert (config.assistant.name, config.assistant.options) == ("mlp", {})
-    assert (config.reward.name, config.reward.options) == ("dual", {"width": 3})
+    assert (config.assistant.name, config.assistant.options) == ("mlp", {"width": 8, "depth": 2})  # defaults spelt out
+    assert (config.reward.name, config.reward.options) == ("dual", {"width": 3, "depth": 2})
 
 
 def test_decodes_may_be_fewer_than_samples(small_host: PluginHost) -> None:

@@ -211,14 +211,27 @@ def template_states(rows: int = 12) -> tuple[Tensor, Tensor]:
 def test_a_calibrated_reader_leaves_what_is_a_questions_own() -> None:
     reader = StateReader(H)
     states, mask = template_states()
-    raw = reader(states, mask)
+    raw, telling = reader(states, mask)
+    assert bool(telling[:, -1].all())
     assert torch.equal(raw, states * mask[..., None])
     reader.calibrate(states, mask)
-    left = reader(states, mask)
+    left, telling = reader(states, mask)
+    assert torch.equal(telling.bool(), mask.bool())
     assert not left[mask == 0].any()
     for place in range(7):
         torch.testing.assert_close(left[:, place][mask[:, place] == 1].mean(0), torch.zeros(H), rtol=0, atol=1e-3)
     assert float(left[mask == 1].square().mean().sqrt()) == pytest.approx(1.0, abs=0.1)
+
+
+def test_positions_where_all_questions_agree_are_hidden_except_the_last() -> None:
+    reader = StateReader(H)
+    states, mask = template_states()
+    states[:, 3] = states[0, 3]
+    states[:, 6] = states[0, 6]
+    reader.calibrate(states, mask)
+    _, telling = reader(states, mask)
+    assert not telling[:, 3].any()
+    assert bool(telling[:, 6].all())
 
 
 @pytest.mark.parametrize("kind", ["small-gpt", "mlp"])

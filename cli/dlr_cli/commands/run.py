@@ -29,7 +29,9 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as space.num_latents=4."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as JSON and stop.")] = False,
-    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue the run in this folder; --steps or --minutes extend it.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the final table as JSON.")] = False,
 ) -> None:
@@ -42,11 +44,29 @@ def run(
     from dlr_cli.session import execute
     from dlr_cli.settings import settle
     from dlr_core.config import resolve
+    from dlr_core.errors import ConfigError
     from dlr_core.rundir import read_manifest
 
     host = load_host()
     if resume is not None:
-        settings = resolve(read_manifest(resume)["config"], host)
+        others = (
+            assistant,
+            reward,
+            env,
+            main_model,
+            space,
+            estimator,
+            contrastive,
+            scorer,
+            seed,
+            out,
+            config,
+            assignments,
+        )
+        if any(given is not None for given in others) or overwrite:
+            raise ConfigError("--resume continues a run as it was: only --steps, --minutes and --json go with it")
+        limits = {} if steps is None and minutes is None else {"steps": steps, "minutes": minutes}
+        settings = resolve({**read_manifest(resume)["config"], **limits}, host)
     else:
         flags = {"env": env, "main_model": main_model, "assistant": assistant, "reward": reward,
                  "contrastive": contrastive, "scorer": scorer, "estimator": estimator, "seed": seed}  # fmt: skip

@@ -92,14 +92,15 @@ class HFDecoder:
     ) -> PromptCache:
         """Run each question with its anchor tokens once; the template's constant beginning is run once per process.
 
-        With nothing pending the last prompt token is left to be fed, so that decoding has a token to start from.
+        With nothing pending and no latents the last prompt token is left to be fed, so that decoding has a token to
+        start from; a space with nothing pending feeds its latents itself.
         """
         rows = [self._prompt_ids(question) + list(anchor) + list(pending) for question in questions]
-        start, left = self._template_states(), len(pending) or 1
+        start, left = self._template_states(), len(pending) or (0 if latents else 1)
         fixed = len(self._template)
         if any(tuple(row[:fixed]) != self._template or len(row) <= fixed + left for row in rows):
             start, fixed = None, 0
-        bodies = [row[fixed:-left] for row in rows]
+        bodies = [row[fixed : len(row) - left] for row in rows]
         width = max(map(len, bodies))
         ids_NS = torch.full((len(rows), width), int(self.end_ids[0]), device=self.device)
         mask_NS = torch.ones(len(rows), fixed + width, dtype=torch.long, device=self.device)
@@ -121,7 +122,7 @@ class HFDecoder:
         if start is not None:
             states = torch.cat([start[1].expand(len(rows), -1, -1), states], 1)
         self.tokens_prefilled += sum(map(len, bodies))
-        tails = torch.tensor([row[-left:] for row in rows], device=self.device)
+        tails = torch.tensor([row[len(row) - left :] for row in rows], dtype=torch.long, device=self.device)
         keys, values = _layers(cache)
         return PromptCache(keys, values, mask_NS, states, self.model.get_input_embeddings()(tails), latents)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -44,7 +45,7 @@ def load(name: str, device: str, dtype: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(where, **source)
         weights = {} if "gguf_file" in source else {"use_safetensors": True}
         model = AutoModelForCausalLM.from_pretrained(where, dtype=kind, **source, **weights)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if local:
             raise ModelError(f"cannot load a causal language model from {name!r}: {reason}") from None

@@ -16,6 +16,8 @@ from dlr_plugins.tasks.answers import last_number, normalise_number
 
 SIZE = 100_000
 """Items a generator is made for. Some allocate in proportion to it."""
+LIMITS = {"acre": 2_000, "word_ladder": 20_000}
+"""Generators that cannot be made for so many: one allocates for half a minute, one refuses."""
 PATIENCE = 400
 """Draws in a row without a new question of the split, after which a generator counts as exhausted."""
 
@@ -38,10 +40,10 @@ class ReasoningGym:
         wrong = [unknown_name(f"option of {argument}", key, known) for key in self.kwargs if key not in known]
         if wrong:
             raise ConfigError(*wrong)
-        self.pool = options.pool
+        self.pool, self.limit = options.pool, LIMITS.get(argument, SIZE)
         self._shelves: dict[Split, list[Item]] = {}
         try:
-            self._dataset = reasoning_gym.create_dataset(argument, seed=0, size=SIZE, **self.kwargs)
+            self._dataset = reasoning_gym.create_dataset(argument, seed=0, size=self.limit, **self.kwargs)
         except (AssertionError, ValueError, TypeError) as error:
             raise ConfigError(f"task reasoning-gym:{argument}: {error or type(error).__name__}") from None
 
@@ -63,12 +65,15 @@ class ReasoningGym:
         if split not in self._shelves:
             found: dict[str, Item] = {}
             idle = 0
-            for number in range(SIZE):
-                entry = self._dataset[number]
+            for number in range(self.limit):
+                try:
+                    entry = self._dataset[number]
+                except IndexError:  # some run dry before their size
+                    break
                 question = str(entry["question"])
                 key = normalise(question)
                 if split_of(question) == split and key not in found:
-                    found[key] = Item(question, str(entry["answer"]), len(found), dict(entry))
+                    found[key] = Item(question, str(entry["answer"] or ""), len(found), dict(entry))
                     idle = 0
                 else:
                     idle += 1
@@ -80,7 +85,13 @@ class ReasoningGym:
         return self._shelves[split]
 
     def gold_text(self, item: Item) -> str:
-        """The completion that `likelihood` is taught."""
+        """The completion that `likelihood` is taught.
+
+        Raises:
+            DataError: the generator states no answer, only a verifier.
+        """
+        if not item.answer:
+            raise DataError(f"reasoning-gym:{self.name} states no gold answer, so no likelihood can be trained on it")
         return f" {item.answer}"
 
     def score(self, item: Item, completion: str, ended: bool) -> Verdict:
