@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dlr_cli.host import make_learner_env
 from dlr_cli.progress import RunProgress
-from dlr_cli.table import print_table
+from dlr_cli.table import open_console, print_table
 from dlr_core.checkpoint import latest_checkpoint, restore, save_checkpoint
 from dlr_core.config import RunConfig
 from dlr_core.evaluate import control_table
@@ -46,7 +46,7 @@ def execute(
     config: RunConfig, host: PluginHost, *, out: Path | None, resume: bool, overwrite: bool, as_json: bool
 ) -> None:
     """Train and evaluate; everything is left in the run folder."""
-    console = Console(stderr=as_json)
+    console = open_console(stderr=as_json)
     path = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     check_free(path, resume=resume, overwrite=overwrite)
     with console.status("loading the main model …"):

