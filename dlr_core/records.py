@@ -103,6 +103,17 @@ class PromptCache:
             self.num_latents,
         )
 
+    def crop(self, end: int) -> "PromptCache":
+        """The first ``end`` positions, none of them latent any more."""
+        return PromptCache(
+            tuple(k[:, :, :end] for k in self.keys),
+            tuple(v[:, :, :end] for v in self.values),
+            self.mask_NS[:, :end],
+            self.states_NSH[:, :end],
+            self.pending_NPH,
+            0,
+        )
+
     def question_states(self) -> tuple[Tensor, Tensor]:
         """States (N, S-T, H) and mask (N, S-T) of the question alone, latent positions left out."""
         end = self.mask_NS.shape[1] - self.num_latents

@@ -46,14 +46,7 @@ class InputSpace(nn.Module):
 
     def _question(self, cache: PromptCache) -> PromptCache:
         end = cache.mask_NS.shape[1] - self.num_latents
-        return PromptCache(
-            tuple(k[:, :, :end] for k in cache.keys),
-            tuple(v[:, :, :end] for v in cache.values),
-            cache.mask_NS[:, :end],
-            cache.states_NSH[:, :end],
-            cache.pending_NPH,
-            0,
-        )
+        return cache.crop(end)
 
     def inject(self, cache: PromptCache, actions_NTD: Tensor) -> PromptCache:
         """Drop the anchor's plain positions and leave its embeddings with residuals to be fed."""

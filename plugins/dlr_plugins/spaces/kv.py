@@ -87,15 +87,7 @@ class KVSpace(nn.Module):
         if done == 0:
             return cache.states_NSH[:, start]
         carried = self._add(cache, actions_NtD, start)
-        end = start + done
-        before = PromptCache(
-            tuple(k[:, :, :end] for k in carried.keys),
-            tuple(v[:, :, :end] for v in carried.values),
-            cache.mask_NS[:, :end],
-            cache.states_NSH[:, :end],
-            cache.pending_NPH,
-            0,
-        )
+        before = carried.crop(start + done)
         token = self.anchor_ids[len(self.anchor_ids) - self.num_latents + done]
         embeds = self.decoder[0].embedding_table()[token].expand(cache.rows, 1, -1)
         return self.decoder[0].extend(before, embeds)[:, -1]
