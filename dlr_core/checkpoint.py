@@ -29,7 +29,7 @@ def save_checkpoint(trainer: Trainer, folder: Path, keep: int) -> Path:
         "step": trainer.step_number,
         "seconds": trainer.seconds,
         "env": trainer.env.state(),
-        "replay": trainer.replay.state(),
+        "replay": trainer.rehearsal.buffer.state(),
     }
     (scratch / "state.json").write_text(json.dumps(state), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
@@ -85,7 +85,7 @@ def restore(trainer: Trainer, checkpoint: Path) -> None:
         _load_optimizer(trainer.scorer.optimizer, scorer)  # type: ignore[attr-defined]
     trainer.step_number, trainer.seconds = int(state["step"]), float(state["seconds"])
     trainer.env.restore(state["env"])
-    trainer.replay.restore(state["replay"], trainer.env.engine.prefill)
+    trainer.rehearsal.buffer.restore(state["replay"], trainer.env.engine.prefill)
 
 
 def _parts(trainer: Trainer) -> dict[str, Any]:

@@ -85,9 +85,30 @@ class OptimSettings(Section):
 class ReplaySettings(Section):
     """Replay of the run's own correct completions: the main model is frozen, so old successes stay valid."""
 
-    chains: int = Field(24, ge=0, description="Remembered successes trained on in a step; 0 turns replay off.")
+    chains: int = Field(32, ge=0, description="Remembered successes trained on in a step; 0 turns replay off.")
     weight: float = Field(1.0, ge=0, description="Weight of their mean negative log-likelihood in the loss.")
     capacity: int = Field(256, ge=1, description="Successes remembered (about 2.4 MB each with the default model).")
+    noise: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Share of the policy's noise in chains that are replayed or searched under: much of it drives the "
+        "latents into saturation, where they can no longer tell questions apart.",
+    )
+    search: int = Field(
+        16,
+        ge=0,
+        description="Further training questions a step is searched on for successes to replay; 0: only what latent "
+        "exploration finds is replayed.",
+    )
+    tries: int = Field(
+        4, ge=1, description="Completions per searched question, sampled token by token at temperature 1."
+    )
+    openings: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Texts that searched completions begin with, in turn; the environment's own if not given.",
+    )
 
 
 class WarmstartSettings(Section):
@@ -117,7 +138,7 @@ class EvalSettings(Section):
     )
     split: str = Field("test", pattern="^(test|validation)$", description="test or validation.")
     prompt_questions: int = Field(
-        128, ge=1, description="Training questions (at most as many as above) for choosing the best prompt."
+        64, ge=1, description="Training questions (at most as many as above) for choosing the best prompt."
     )
 
 
@@ -126,7 +147,7 @@ class RunConfig(Section):
 
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     env: str = Field("dlr/ChainSum-v0", description="Environment id.")
-    steps: int | None = Field(80, ge=0, description="Reinforcement-learning steps.")
+    steps: int | None = Field(120, ge=0, description="Reinforcement-learning steps.")
     minutes: float | None = Field(10.0, gt=0, description="Limit on training time; whichever comes first ends the run.")
     task: TaskSettings = TaskSettings(name=None)
     decoder: DecoderSettings = DecoderSettings()

@@ -1,7 +1,7 @@
 """Evaluation: one policy and its controls on the same held-out questions."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ PROMPTS = (
     "Step by step:",
     "We have",
     "Answer:",
+    "Result:",
 )
 """Hand-written beginnings of an answer, among which the best is chosen on training questions."""
 
@@ -77,14 +78,20 @@ class Evaluator:
 
     def under_latents(self, items: Sequence[Item], latents_NTD: Latents) -> list[Sample]:
         """Greedy completions with one given chain per question."""
-        samples = []
+        return self.under_each(items, {"": latents_NTD})[""]
+
+    @torch.no_grad()
+    def under_each(self, items: Sequence[Item], chains: Mapping[str, Latents]) -> dict[str, list[Sample]]:
+        """Greedy completions under several sets of latents (N, T, D), each question prefilled once for all of them."""
+        decoder, space = self.engine.decoder, self.engine.space
+        samples: dict[str, list[Sample]] = {name: [] for name in chains}
         for start in range(0, len(items), self.batch):
             chunk = items[start : start + self.batch]
             cache = self.engine.prefill([item.question for item in chunk])
-            actions = torch.as_tensor(latents_NTD[start : start + self.batch], device=self.engine.decoder.device)
-            with torch.no_grad():
-                done = self.engine.decoder.decode(self.engine.space.inject(cache, actions), self.engine.max_new_tokens)
-            samples += self.engine.judge(chunk, done)
+            for name, latents_NTD in chains.items():
+                actions = torch.as_tensor(latents_NTD[start : start + self.batch], device=decoder.device)
+                done = decoder.decode(space.inject(cache, actions), self.engine.max_new_tokens)
+                samples[name] += self.engine.judge(chunk, done)
         return samples
 
     @torch.no_grad()
@@ -149,21 +156,17 @@ def control_table(
     items = distinct_items(engine.task, split, questions, seed)
     prompt = best_prompt(evaluator, prompt_questions, report)
     rng = np.random.default_rng(seed)
-    report("trained latents")
+    report("chains of the trained assistant")
     trained = evaluator.latents(items, assistant)
-    rows: dict[str, Row] = {}
+    chains = {"trained": trained}
+    for control in host.names("control"):
+        chains["anchor" if control == "zero" else control] = host.create("control", control)(trained, rng)
+    report(f"trained latents and {len(chains) - 1} controls")
+    rows = {name: Row(samples, {}) for name, samples in evaluator.under_each(items, chains).items()}
     report("plain prompt")
     rows["plain"] = Row(evaluator.under_prompt(items, ""), {})
-    for control in host.names("control"):
-        report(f"{control} latents")
-        name = "anchor" if control == "zero" else control
-        stand_in = host.create("control", control)(trained, rng)
-        rows[name] = Row(evaluator.under_latents(items, stand_in), {})
-        if name == "anchor":
-            report("best hand-written prompt")
-            rows["best_prompt"] = Row(evaluator.under_prompt(items, prompt), {"prompt": prompt})
-    report("trained assistant")
-    rows["trained"] = Row(evaluator.under_latents(items, trained), {})
+    report("best hand-written prompt")
+    rows["best_prompt"] = Row(evaluator.under_prompt(items, prompt), {"prompt": prompt})
     note = sampled_rows(evaluator, items, assistant, k, rng, report) if k > 1 else {}
     order = ["plain", "anchor", "best_prompt", "random", "mean", "shuffled"]
     names = [*order, *sorted(set(rows) - {*order, "trained"}), "trained"]

@@ -79,6 +79,7 @@ def build_trainer(config: RunConfig, host: PluginHost, make: MakeEnv) -> Trainer
             assistant.calibrate(*env.engine.prefill(calibration_questions(env.engine.task, 128)).question_states())
     if space.trainable() and config.estimator.name == "score":
         raise ConfigError("estimator 'score' cannot train a joint chart: set space.chart to random or principal")
+    spec: EnvSpec = host.create("env", config.env)
     return Trainer(
         config,
         env,
@@ -87,6 +88,7 @@ def build_trainer(config: RunConfig, host: PluginHost, make: MakeEnv) -> Trainer
         contrastive=part("contrastive", **shape),
         scorer=part("scorer", **shape),
         warm_estimator=host.create("estimator", "likelihood") if config.warmstart.steps else None,
+        openings=config.replay.openings or spec.openings,
     )
 
 

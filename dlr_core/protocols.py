@@ -190,3 +190,5 @@ class EnvSpec:
     max_new_tokens: int
     eval_questions: int = 100
     """Distinct questions in the table at the end of a run: fewer where completions are long."""
+    openings: tuple[str, ...] = ("",)
+    """Texts that the search for successes begins completions with, in turn: what a person knows of how answers look."""

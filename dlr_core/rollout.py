@@ -104,8 +104,7 @@ class Collector:
             done = self.env.finished
             samples = done.samples
             rewards_BK = torch.as_tensor(done.rewards_N, device=self.device).view(chosen_BK.shape)
-            right = [float(s.correct >= 0.99) * s.format for s in samples]
-            correct_BK = torch.tensor(right, device=self.device).view(chosen_BK.shape)
+            correct_BK = correctness(samples).to(self.device).view(chosen_BK.shape)
             repeat_BK = _repeats([s.completion for s in samples], self.decodes).to(self.device)
 
         def policy_log_prob_BGT() -> Tensor:
@@ -156,6 +155,11 @@ def _repeats(texts: list[str], group: int) -> Tensor:
     """bool (B, K): whether an earlier chain of the same group has the same text."""
     flags = [text in texts[n - n % group : n] for n, text in enumerate(texts)]
     return torch.tensor(flags).view(-1, group)
+
+
+def correctness(samples: list[Sample]) -> Tensor:
+    """float (N,): 1.0 where the answer is right *and* keeps the format."""
+    return torch.tensor([float(s.correct >= 0.99) * s.format for s in samples])
 
 
 def outcome_metrics(rollout: Rollout) -> dict[str, Any]:

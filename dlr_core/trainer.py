@@ -1,7 +1,7 @@
 """The algorithm: roll out, estimate the gradient, replay successes, update. The main model is never touched."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from dlr_core.config import RunConfig
 from dlr_core.density import TanhGaussian
 from dlr_core.protocols import Assistant, Scorer
-from dlr_core.replay import ReplayBuffer, Success
-from dlr_core.rollout import Collector, LearnerEnv, Rollout, outcome_metrics
+from dlr_core.rehearsal import Rehearsal
+from dlr_core.rollout import Collector, LearnerEnv, outcome_metrics
 
 Metrics = dict[str, Any]
 
@@ -29,6 +29,7 @@ class Trainer:
         contrastive: nn.Module,
         scorer: Scorer,
         warm_estimator: Any = None,
+        openings: Sequence[str] = ("",),
     ) -> None:
         self.config, self.env = config, env
         self.estimator, self.warm_estimator = estimator, warm_estimator
@@ -40,7 +41,7 @@ class Trainer:
             env, assistant, scorer,
             samples=config.batch.samples, decodes=config.decodes, generator=self.generator,
         )  # fmt: skip
-        self.replay = ReplayBuffer(config.replay.capacity)
+        self.rehearsal = Rehearsal(config.replay, self.collector, openings)
         self.step_number, self.seconds = 0, 0.0
         modules: tuple[Any, ...] = (assistant, contrastive)
         own = [parameter for module in modules for parameter in module.parameters()]
@@ -144,17 +145,21 @@ class Trainer:
             )
             total = {"loss": float((loss + contrast + penalty).detach())}
             gathered.append({**metrics, **total, **logs, **contrast_logs, **policy_logs, **scorer_logs})
-            self._remember(rollout)
+            done = self.env.finished
+            self.rehearsal.remember(done.items, done.cache, done.rows_N, done.completions, batch.correct_BK)
         if tries > 1 and alive:
             for parameter in self.parameters:
                 if parameter.grad is not None:
                     parameter.grad.mul_(questions / alive)
-        replay_logs = self._replay()
+        search_logs = self.rehearsal.search()
+        loss, replay_logs = self.rehearsal.replay(least=questions)
+        if loss is not None:
+            loss.backward()
         norm = self._apply()
         for _ in range(self.config.batch.epochs - 1):
             estimator(self.collector.refresh(batch))[0].backward()
             self._apply()
-        return {**_combine(gathered), **replay_logs, "grad_norm": norm}
+        return {**_combine(gathered), **search_logs, **replay_logs, "grad_norm": norm}
 
     def _regulariser(self, policy: TanhGaussian) -> tuple[Tensor, Metrics]:
         """KL to the prior minus entropy, nats per latent coordinate, weighted."""
@@ -170,33 +175,6 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return float(norm)
 
-    # ---- replay --------------------------------------------------------------------------------------------------
-
-    def _remember(self, rollout: Rollout) -> None:
-        """Keep each distinct correct completion, weighted by how rare success was in its group."""
-        if not self.config.replay.chains:
-            return
-        done, batch = self.env.finished, rollout.batch
-        rate_B = batch.correct_BK.mean(1)
-        cohort = tuple(dict.fromkeys(item.question for item in done.items))
-        for n in (batch.correct_BK.bool() & ~batch.repeat_BK).flatten().nonzero()[:, 0].tolist():
-            row = done.rows_N[n : n + 1]
-            ids = done.completions.ids_NL[n][done.completions.mask_NL[n].bool()].tolist()
-            weight = 1.05 - float(rate_B[n // batch.chosen_BK.shape[1]])
-            self.replay.add(Success(cohort, int(row), tuple(ids), weight, done.cache.select(row)))
-
-    def _replay(self) -> Metrics:
-        settings = self.config.replay
-        if not settings.chains or len(self.replay.entries) < self.config.batch.questions:
-            return {}
-        cache, ids_NL, mask_NL = self.replay.sample(settings.chains, self.generator)
-        states_NSH, mask_NS = cache.question_states()
-        chains = self.collector.sample(states_NSH.float(), mask_NS, self.collector.noise(settings.chains))
-        ready = self.space.inject(cache, chains.actions_NTD)
-        log_prob_N = self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
-        (-settings.weight * log_prob_N.mean()).backward()
-        return {"replay_nll": -float(log_prob_N.detach().mean()), "replay_size": len(self.replay.entries)}
-
     # ---- probes --------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -210,7 +188,10 @@ class Trainer:
         zero = torch.zeros(len(states_BSH), self.space.num_latents, self.space.latent_dim, device=states_BSH.device)
         mean_BTD = self.collector.sample(states_BSH, mask_BS, zero).actions_NTD
         count = self.config.decodes
-        answers = engine.sample_answers(mean_BTD.repeat_interleave(count, 0), seed=self.config.seed + self.step_number)
+        latents_NTD = mean_BTD.repeat_interleave(count, 0)
+        seed = self.config.seed + self.step_number
+        _, samples = engine.complete(engine.items, engine.cache, engine.rows_N, latents_NTD, seed=seed)
+        answers = [sample.parsed for sample in samples]
         return sum(len({*answers[i : i + count]} - {None}) for i in range(0, len(answers), count)) / len(states_BSH)
 
 

@@ -1,7 +1,7 @@
 """Episodes on the frozen model: what the single and the vector environment both step."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -148,10 +148,37 @@ class Engine:
         }
 
     @torch.no_grad()
-    def sample_answers(self, latents_NTD: Tensor, seed: int, temperature: float = 1.0) -> list[str | None]:
-        """Parsed answers of the current episodes' questions under given latents, tokens sampled; changes nothing."""
-        generators = [np.random.default_rng((seed, number)) for number in range(len(self.items))]
-        ready = self.space.inject(self.cache.select(self.rows_N), latents_NTD)
-        done = self.decoder.decode(ready, self.max_new_tokens, temperature, generators)
-        verdicts = zip(self.items, done.texts, done.ended_N.tolist(), strict=True)
-        return [self.task.score(item, text, ended).parsed for item, text, ended in verdicts]
+    def complete(
+        self,
+        items: Sequence[Item],
+        cache: PromptCache,
+        rows_N: Tensor,
+        latents_NTD: Tensor,
+        *,
+        seed: int,
+        opening: str = "",
+    ) -> tuple[Completions, list[Sample]]:
+        """Completions sampled token by token at temperature 1, one per item; the episodes are left as they are.
+
+        Args:
+            items: N questions.
+            cache: prompts of distinct questions, without latents.
+            rows_N: which prompt each item has.
+            latents_NTD: one chain per item.
+            seed: of the generators that tokens are drawn from.
+            opening: text that every completion begins with; it counts as part of the completion.
+        """
+        generators = [np.random.default_rng((seed, number)) for number in range(len(items))]
+        ready = self.space.inject(cache.select(rows_N), latents_NTD)
+        ids = torch.tensor(self.decoder.encode(opening), dtype=torch.long, device=self.decoder.device)
+        given_NPH = self.decoder.embedding_table()[ids].expand(len(items), -1, -1)
+        ready = replace(ready, pending_NPH=torch.cat([ready.pending_NPH, given_NPH], 1))
+        left = max(1, self.max_new_tokens - len(ids))
+        done = self.decoder.decode(ready, left, 1.0, generators)
+        done = Completions(
+            torch.cat([ids.expand(len(items), -1), done.ids_NL], 1),
+            torch.cat([done.mask_NL.new_ones(len(items), len(ids)), done.mask_NL], 1),
+            [opening + text for text in done.texts],
+            done.ended_N,
+        )
+        return done, self.judge(items, done)

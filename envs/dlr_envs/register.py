@@ -7,9 +7,9 @@ DLR_API_VERSION = 1
 
 
 def chain_sum() -> EnvSpec:
-    """Sums and differences of two numbers of one or two digits."""
+    """Sums and differences of two numbers of one or two digits; the search is told that answers may be negative."""
     kwargs = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2, "pool": 4096}
-    return EnvSpec("reasoning-gym:chain_sum", kwargs, 16, 300)
+    return EnvSpec("reasoning-gym:chain_sum", kwargs, 8, 600, openings=("", " -"))
 
 
 def products() -> EnvSpec:

@@ -280,7 +280,13 @@ def test_replay_alone_makes_remembered_successes_likelier(configure, host):
 
 def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure, host):
     trainer = build_trainer(
-        configure(task={"wanted": "13579"}, batch={"questions": 6, "samples": 4}), host, make_learner_env
+        configure(
+            task={"wanted": "13579"},
+            batch={"questions": 6, "samples": 4},
+            replay={"chains": 4, "capacity": 16, "search": 0},
+        ),
+        host,
+        make_learner_env,
     )
     trainer.step()
     samples = trainer.env.finished.samples
@@ -289,9 +295,42 @@ def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure,
         group = samples[start : start + 4]
         rate = sum(sample.correct for sample in group) / 4
         expected += [1.05 - rate for _ in {sample.completion for sample in group if sample.correct}]
-    weights = [entry.weight for entry in trainer.replay.entries]
+    weights = [entry.weight for entry in trainer.rehearsal.buffer.entries]
     assert len(set(weights)) > 1
     assert sorted(weights) == pytest.approx(sorted(expected))
+
+
+def test_search_adds_only_right_completions_and_leaves_the_rollout_alone(configure, host):
+    def first_step(search):
+        config = configure(task={"wanted": "0123456789"}, replay={"chains": 4, "capacity": 64, "search": search, "tries": 6})
+        trainer = build_trainer(config, host, make_learner_env)
+        return trainer, trainer.step()
+
+    without, plain = first_step(0)
+    trainer, searched = first_step(5)
+    assert all(searched[key] == plain[key] for key in ("correct", "tokens", "distinct_answers", "decodes"))
+    assert searched["search_decodes"] % 6 == 0
+    assert 0 < searched["search_decodes"] <= 5 * 6
+    assert "search_decodes" not in plain
+    known = {(entry.cohort[entry.row], entry.ids) for entry in without.rehearsal.buffer.entries}
+    found = {(entry.cohort[entry.row], entry.ids) for entry in trainer.rehearsal.buffer.entries}
+    assert known < found
+    tokenizer = trainer.env.engine.decoder.tokenizer
+    assert all(tokenizer.decode(list(ids), skip_special_tokens=True)[0].isdigit() for _, ids in found)
+
+
+def test_searched_completions_begin_with_their_opening(configure, host):
+    config = configure(
+        task={"wanted": "13579"},
+        space={**SPACE, "radius": 1e-6},
+        replay={"chains": 4, "capacity": 64, "search": 3, "tries": 5, "openings": ["2", "3"]},
+    )
+    trainer = build_trainer(config, host, make_learner_env)
+    metrics = trainer.step()
+    assert metrics["search_correct"] == pytest.approx(2 / 5)  # "2" three times, "3" twice, and only 3 is wanted
+    tokenizer = trainer.env.engine.decoder.tokenizer
+    found = [tokenizer.decode(list(entry.ids)) for entry in trainer.rehearsal.buffer.entries]
+    assert any(text.startswith("3") for text in found)
 
 
 def test_a_step_averages_its_gradient_over_the_groups_that_are_alive(configure, host):

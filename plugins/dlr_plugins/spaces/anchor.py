@@ -17,7 +17,7 @@ class SpaceOptions(BaseModel):
     radius: float = Field(
         1.5, gt=0, description="Scale of the residual, in standard deviations of what it is added to."
     )
-    anchor: str = Field("Let me calculate:", min_length=1, description="Text at the latent positions.")
+    anchor: str = Field("Result:", min_length=1, description="Text at the latent positions.")
     filler: str = Field("\n", min_length=1, description="Token that fills the anchor up on the left when T is larger.")
     chart: Literal["joint", "random", "principal"] = Field(
         "joint",
