@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 from dlr_cli.host import load_host, make_learner_env
+from dlr_plugins.assistants.options import PolicyOptions
 
 from dlr_core.config import resolve
 from dlr_core.evaluate import PROMPTS, Evaluator
 from dlr_core.pipeline import env_kwargs
 from dlr_core.questions import distinct_items
 
-SCALE = 0.3
+SCALE = PolicyOptions().initial_scale
 
 
 def engine_with(**space: Any) -> Any:

@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -61,7 +61,7 @@ class DecoderSettings(Section):
 class BatchSettings(Section):
     """How much is sampled in a step."""
 
-    questions: int = Field(8, ge=1, description="B, questions in a step.")
+    questions: int = Field(4, ge=1, description="B, questions in a step.")
     samples: int = Field(8, ge=1, description="G, latent chains sampled per question.")
     decodes: int | None = Field(None, ge=1, description="K, chains decoded per question; all G if not given.")
     epochs: int = Field(1, ge=1, description="Updates on each step's chains.")
@@ -136,7 +136,7 @@ class EvalSettings(Section):
     questions: int | None = Field(
         None, ge=0, description="Distinct questions; the environment's own number if not given, 0 leaves the table out."
     )
-    split: str = Field("test", pattern="^(test|validation)$", description="test or validation.")
+    split: Literal["test", "validation"] = Field("test", description="test or validation.")
     prompt_questions: int = Field(
         64, ge=1, description="Training questions (at most as many as above) for choosing the best prompt."
     )

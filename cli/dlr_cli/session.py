@@ -100,10 +100,10 @@ def _train(config: RunConfig, trainer: Trainer, folder: RunFolder, console: Cons
 def _evaluate(
     config: RunConfig, host: PluginHost, trainer: Trainer, folder: RunFolder, console: Console, digest: str
 ) -> dict[str, Any]:
-    engine = trainer.env.engine
-    after = engine.decoder.fingerprint()
+    engine, split = trainer.env.engine, config.eval.split
     needs_gold = config.warmstart.steps > 0 or getattr(trainer.estimator, "needs_gold", False)
     training = {"steps": trainer.step_number, "seconds": trainer.seconds}
+    after = engine.decoder.fingerprint()
     folder.manifest(config, digest, main_model={"digest_after": after}, gold_answers_seen=needs_gold, training=training)
     questions, prompt_questions = eval_sizes(config, host)
     if not questions:
@@ -120,15 +120,11 @@ def _evaluate(
             trainer.assistant,
             host,
             questions=questions,
-            split=config.eval.split,  # type: ignore[arg-type]
+            split=split,
             prompt_questions=prompt_questions,
             report=report,
         )
-        result = {
-            "env": config.env,
-            **result,
-            "digest": {"before": digest, "after": engine.decoder.fingerprint()},
-        }
+        result = {"env": config.env, **result, "digest": {"before": digest, "after": engine.decoder.fingerprint()}}
         folder.write("eval.json", result)
-        folder.traces(trace(engine, trainer.assistant, distinct_items(engine.task, "test", 16)))
+        folder.traces(trace(engine, trainer.assistant, distinct_items(engine.task, split, 16)))
     return result

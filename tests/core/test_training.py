@@ -302,7 +302,10 @@ def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure,
 
 def test_search_adds_only_right_completions_and_leaves_the_rollout_alone(configure, host):
     def first_step(search):
-        config = configure(task={"wanted": "0123456789"}, replay={"chains": 4, "capacity": 64, "search": search, "tries": 6})
+        config = configure(
+            task={"wanted": "0123456789"},
+            replay={"chains": 4, "capacity": 64, "search": search, "tries": 6, "openings": ["", "3"]},
+        )
         trainer = build_trainer(config, host, make_learner_env)
         return trainer, trainer.step()
 
