@@ -14,6 +14,8 @@ from dlr_core.rollout import Collector, correctness
 Metrics = dict[str, Any]
 RARITY_FLOOR = 0.05
 """Weight of a success in a group where every chain succeeded; one that stands alone weighs nearly 1 more."""
+SURPRISE = (0.05, 3.0)
+"""Bounds, in nats, of a replayed success's weight, which is its own loss: prioritised replay (Schaul et al. 2016)."""
 
 
 class Rehearsal:
@@ -101,7 +103,9 @@ class Rehearsal:
         states_NSH, mask_NS = cache.question_states()
         chains = self.collector.sample(states_NSH.float(), mask_NS, self._noise(count))
         ready = self.env.engine.space.inject(cache, chains.actions_NTD)
-        nll = -self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL).mean()
+        nll_N = -self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
+        self.buffer.reweigh(nll_N.detach().clamp(*SURPRISE).tolist())
+        nll = nll_N.mean()
         return self.settings.weight * nll, {
             "replay_nll": float(nll.detach()),
             "replay_size": len(self.buffer.entries),

@@ -1,7 +1,7 @@
 """Remembered successes: correct completions of the run's own making, to be made likelier under new latents."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ class Success:
     row: int
     ids: tuple[int, ...]
     weight: float
-    """Sampling weight: rarer successes are replayed more."""
+    """Sampling weight: what is rare, or still unlikely, is replayed more."""
     cache: PromptCache
     """One row."""
 
@@ -53,6 +53,8 @@ class ReplayBuffer:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.entries: list[Success] = []
+        self.drawn: list[int] = []
+        """Which entries :meth:`sample` last gave."""
 
     def add(self, success: Success) -> None:
         """Remember one; the oldest is forgotten when full."""
@@ -61,13 +63,18 @@ class ReplayBuffer:
     def sample(self, count: int, generator: torch.Generator) -> tuple[PromptCache, Tensor, Tensor]:
         """Prompts of ``count`` successes (with replacement), their ids (count, L) and mask."""
         weights = torch.tensor([entry.weight for entry in self.entries])
-        drawn = torch.multinomial(weights, count, replacement=True, generator=generator).tolist()
-        chosen = [self.entries[i] for i in drawn]
+        self.drawn = torch.multinomial(weights, count, replacement=True, generator=generator).tolist()
+        chosen = [self.entries[i] for i in self.drawn]
         length = max(len(entry.ids) for entry in chosen)
         device = chosen[0].cache.mask_NS.device
         ids = torch.tensor([[*e.ids, *[e.ids[-1]] * (length - len(e.ids))] for e in chosen], device=device)
         mask = torch.tensor([[1.0] * len(e.ids) + [0.0] * (length - len(e.ids)) for e in chosen], device=device)
         return stack([entry.cache for entry in chosen]), ids, mask
+
+    def reweigh(self, weights: Sequence[float]) -> None:
+        """New weights of the entries that were drawn last, one per draw."""
+        for index, weight in zip(self.drawn, weights, strict=True):
+            self.entries[index] = replace(self.entries[index], weight=weight)
 
     def state(self) -> list[dict[str, Any]]:
         """JSON-ready: texts and ids, not tensors."""

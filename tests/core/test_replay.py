@@ -90,6 +90,20 @@ def test_completions_are_padded_on_the_right_and_masked() -> None:
     assert bool((mask.diff(dim=1) <= 0).all())
 
 
+def test_reweighing_changes_what_was_drawn_and_nothing_else() -> None:
+    buffer = ReplayBuffer(4)
+    for number in range(3):
+        buffer.add(success(number, weight=float(number == 1), ids=(number,)))
+    _, ids, _ = buffer.sample(2, torch.Generator().manual_seed(0))
+    assert ids.tolist() == [[1], [1]]
+    buffer.reweigh([0.5, 0.0])
+    assert [entry.weight for entry in buffer.entries] == [0.0, 0.0, 0.0]
+    buffer.entries[2] = success(2, weight=2.0, ids=(2,))
+    buffer.sample(1, torch.Generator().manual_seed(0))
+    buffer.reweigh([3.0])
+    assert [entry.weight for entry in buffer.entries] == [0.0, 0.0, 3.0]
+
+
 def test_the_same_generator_state_draws_the_same_replay() -> None:
     buffer = ReplayBuffer(8)
     for number in range(6):

@@ -288,8 +288,10 @@ def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure,
         host,
         make_learner_env,
     )
-    trainer.step()
-    samples = trainer.env.finished.samples
+    rollout = trainer.collector.collect(gold=False)
+    done = trainer.env.finished
+    trainer.rehearsal.remember(done.items, done.cache, done.rows_N, done.completions, rollout.batch.correct_BK)
+    samples = rollout.samples
     expected = []
     for start in range(0, len(samples), 4):
         group = samples[start : start + 4]
