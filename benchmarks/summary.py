@@ -30,18 +30,25 @@ def exploration(metrics: list[dict[str, Any]]) -> dict[str, float]:
     return {**mean, "tokens": sum(probes) / len(probes) if probes else float("nan")}
 
 
+def gap(paired: Any) -> str:
+    """A paired difference with its interval, in points."""
+    low, high = paired["ci"]
+    return f"{100 * paired['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
 def main() -> None:
     """Print both tables."""
     runs = [(Path(name).name, *load(Path(name))) for name in sys.argv[1:]]
-    print("| run | seed | steps | minutes | gold seen | " + " | ".join(ROWS) + " | trained − best prompt |")
-    print("|" + "---|" * (len(ROWS) + 6))
+    gaps = ("best_prompt", "mean", "shuffled")
+    head = ["run", "seed", "steps", "minutes", "gold seen", "n", *ROWS, *(f"trained − {name}" for name in gaps)]
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for name, manifest, table, _ in runs:
-        training, gap = manifest["training"], table["paired"]["best_prompt"]
+        training = manifest["training"]
         cells = [f"{100 * table['rows'][row]['accuracy']:.1f}" for row in ROWS]
-        interval = f"{100 * gap['difference']:+.1f} [{100 * gap['ci'][0]:+.1f}, {100 * gap['ci'][1]:+.1f}]"
-        head = [name, manifest["config"]["seed"], training["steps"], f"{training['seconds'] / 60:.1f}"]
+        about = [name, manifest["config"]["seed"], training["steps"], f"{training['seconds'] / 60:.1f}"]
         gold = "yes" if manifest["gold_answers_seen"] else "no"
-        print("| " + " | ".join(map(str, [*head, gold, *cells, interval])) + " |")
+        differences = [gap(table["paired"][other]) for other in gaps]
+        print("| " + " | ".join(map(str, [*about, gold, table["n"], *cells, *differences])) + " |")
     print(
         "\n| run | format % | right %, mean of 8 | right %, best of 8 | distinct answers, 8 latents | 8 token samples |"
     )
