@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+RARITY_FLOOR = 0.05
+"""Weight of a success in a group where every chain succeeded; one that stands alone weighs nearly 1 more."""
+
 
 def corrected_values(rewards_BK: Tensor, chosen_BK: Tensor, predictions_BG: Tensor, inclusion_BG: Tensor) -> Tensor:
     """V_i = q_i + S_i (R_i − q_i)/π_i for every chain (B, G): unbiased for R_i whatever q is (DESIGN: doubly robust).

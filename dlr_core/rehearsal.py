@@ -6,14 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlr_core.advantages import RARITY_FLOOR
 from dlr_core.config import ReplaySettings
 from dlr_core.records import Completions, Item, PromptCache
 from dlr_core.replay import ReplayBuffer, Success
-from dlr_core.rollout import Collector, correctness
+from dlr_core.rollout import Collector, correctness, repeats
 
 Metrics = dict[str, Any]
-RARITY_FLOOR = 0.05
-"""Weight of a success in a group where every chain succeeded; one that stands alone weighs nearly 1 more."""
 SURPRISE = (0.05, 3.0)
 """Bounds, in nats, of a replayed success's weight, which is its own loss: prioritised replay (Schaul et al. 2016)."""
 
@@ -42,12 +41,8 @@ class Rehearsal:
             return
         group, rate_B = correct_BK.shape[1], correct_BK.mean(1).tolist()
         cohort = tuple(dict.fromkeys(item.question for item in items))
-        seen: set[tuple[int, str]] = set()
-        for n in correct_BK.flatten().nonzero()[:, 0].tolist():
-            key = (n // group, completions.texts[n])
-            if key in seen:
-                continue
-            seen.add(key)
+        repeat_BK = repeats(completions.texts, group).to(correct_BK.device)
+        for n in (correct_BK.bool() & ~repeat_BK).flatten().nonzero()[:, 0].tolist():
             row = rows_N[n : n + 1]
             ids = completions.ids_NL[n][completions.mask_NL[n].bool()].tolist()
             weight = 1.0 + RARITY_FLOOR - rate_B[n // group]

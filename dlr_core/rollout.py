@@ -105,7 +105,7 @@ class Collector:
             samples = done.samples
             rewards_BK = torch.as_tensor(done.rewards_N, device=self.device).view(chosen_BK.shape)
             correct_BK = correctness(samples).to(self.device).view(chosen_BK.shape)
-            repeat_BK = _repeats([s.completion for s in samples], self.decodes).to(self.device)
+            repeat_BK = repeats([s.completion for s in samples], self.decodes).to(self.device)
 
         def policy_log_prob_BGT() -> Tensor:
             policy = self.assistant.evaluate(states_BSH, mask_BS, chains.pre_NTD.detach())
@@ -151,7 +151,7 @@ class Collector:
         return (self.env.gold_log_prob(latents_NTD) * weights_BK.flatten()).sum()
 
 
-def _repeats(texts: list[str], group: int) -> Tensor:
+def repeats(texts: list[str], group: int) -> Tensor:
     """bool (B, K): whether an earlier chain of the same group has the same text."""
     flags = [text in texts[n - n % group : n] for n, text in enumerate(texts)]
     return torch.tensor(flags).view(-1, group)
@@ -162,19 +162,24 @@ def correctness(samples: list[Sample]) -> Tensor:
     return torch.tensor([float(s.correct >= 0.99) * s.format for s in samples])
 
 
+def distinct_answers(samples: list[Sample], group: int) -> float:
+    """Distinct parsed answers among each ``group`` samples in a row, mean over the groups."""
+    answers = [sample.parsed for sample in samples]
+    counts = [len({*answers[i : i + group]} - {None}) for i in range(0, len(answers), group)]
+    return sum(counts) / len(counts)
+
+
 def outcome_metrics(rollout: Rollout) -> dict[str, Any]:
     """What a step's decoded chains were like: rewards, components, variety, cost."""
     samples, batch = rollout.samples, rollout.batch
     group = batch.chosen_BK.shape[1]
-    answers = [s.parsed for s in samples]
-    distinct = [len({*answers[i : i + group]} - {None}) for i in range(0, len(answers), group)]
     count = float(len(samples))
     return {
         "reward": float(batch.rewards_BK.mean()),
         "correct": sum(s.correct for s in samples) / count,
         "format": sum(s.format for s in samples) / count,
         "best_of_k": float(torch.tensor([s.correct for s in samples]).view(-1, group).amax(1).mean()),
-        "distinct_answers": sum(distinct) / len(distinct),
+        "distinct_answers": distinct_answers(samples, group),
         "dead_groups": int(dead_groups(batch.rewards_BK).sum()),
         "decodes": len(samples),
         "tokens": sum(s.tokens for s in samples),

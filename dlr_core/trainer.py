@@ -11,7 +11,7 @@ from dlr_core.config import RunConfig
 from dlr_core.density import TanhGaussian
 from dlr_core.protocols import Assistant, Scorer
 from dlr_core.rehearsal import Rehearsal
-from dlr_core.rollout import Collector, LearnerEnv, outcome_metrics
+from dlr_core.rollout import Collector, LearnerEnv, distinct_answers, outcome_metrics
 
 Metrics = dict[str, Any]
 
@@ -191,8 +191,7 @@ class Trainer:
         latents_NTD = mean_BTD.repeat_interleave(count, 0)
         seed = self.config.seed + self.step_number
         _, samples = engine.complete(engine.items, engine.cache, engine.rows_N, latents_NTD, seed=seed)
-        answers = [sample.parsed for sample in samples]
-        return sum(len({*answers[i : i + count]} - {None}) for i in range(0, len(answers), count)) / len(states_BSH)
+        return distinct_answers(samples, count)
 
 
 def _combine(gathered: list[Metrics]) -> Metrics:

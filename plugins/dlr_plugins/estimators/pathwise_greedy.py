@@ -3,11 +3,10 @@
 from pydantic import Field
 from torch import Tensor
 
+from dlr_core.advantages import RARITY_FLOOR
 from dlr_core.batch import StepBatch
 from dlr_plugins.estimators.options import EstimatorOptions
 from dlr_plugins.estimators.pathwise import Pathwise
-
-RARITY_FLOOR = 0.05
 
 
 class PathwiseGreedy(Pathwise):

@@ -4,8 +4,6 @@ import re
 from decimal import Decimal, InvalidOperation
 
 _NUMBER = re.compile(r"(?<![\w.])[-\u2212]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?")
-
-
 _LOOSE_SIGN = re.compile(r"(?:^|[=:(,\n])\s*[-\u2212]\s+$")
 
 
