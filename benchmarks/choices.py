@@ -39,7 +39,7 @@ def anchors(count: int) -> list[dict[str, Any]]:
     for limit in (8, 16, 32):
         engine.max_new_tokens = limit
         for prompt in ("", *PROMPTS):
-            samples = evaluator.under_prompt(items, prompt)
+            samples = evaluator.under_prompt(items, prompt).samples
             rows.append(
                 {
                     "tokens": limit,

@@ -101,6 +101,12 @@ class DLRPipeline:
     engine: Any
     assistant: Any
 
+    @property
+    def task(self) -> str | None:
+        """Name of the task it is on."""
+        spec: EnvSpec = self.host.create("env", self.config.env)
+        return self.config.task.name or spec.task
+
     @classmethod
     def from_run(
         cls, run: str | Path, make: MakeEnv, *, host: PluginHost | None = None, env: str | None = None

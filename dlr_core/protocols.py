@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dlr_core.cost import TokenFlops, Usage
 from dlr_core.density import TanhGaussian
 from dlr_core.records import Completions, Item, PromptCache, Sample, Verdict
 from dlr_core.splits import Split
@@ -22,6 +23,9 @@ class Decoder(Protocol):
     """(key/value heads, head width) of every layer."""
     device: torch.device
     dtype: torch.dtype
+    usage: Usage
+    """Positions computed since the model was loaded."""
+    flops_per_token: TokenFlops
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dlr_core.advantages import dead_groups
 from dlr_core.batch import StepBatch
+from dlr_core.cost import Ledger
 from dlr_core.errors import PluginError
 from dlr_core.protocols import Assistant, ChainBatch, Scorer
 from dlr_core.records import Sample
@@ -62,7 +63,9 @@ class Collector:
     ) -> None:  # fmt: skip
         self.env, self.assistant, self.scorer = env, assistant, scorer
         self.samples, self.decodes, self.generator = samples, decodes, generator
-        self.space, self.device = env.engine.space, env.engine.decoder.device
+        decoder = env.engine.decoder
+        self.space, self.device = env.engine.space, decoder.device
+        self.ledger = Ledger(decoder.usage, decoder.flops_per_token)
 
     def noise(self, rows: int) -> Tensor:
         """Standard normal noise (rows, T, D), always drawn on the CPU so that devices agree."""
@@ -75,7 +78,8 @@ class Collector:
         Raises:
             PluginError: wrong shape, or not finite.
         """
-        chains = self.assistant.sample(states_BSH, mask_BS, noise_NTD)
+        with self.ledger.flops("assistant", backward=torch.is_grad_enabled()):
+            chains = self.assistant.sample(states_BSH, mask_BS, noise_NTD)
         if chains.pre_NTD.shape != noise_NTD.shape or not bool(torch.isfinite(chains.pre_NTD).all()):
             raise PluginError(
                 f"assistant {type(self.assistant).__name__}: expected finite latents of shape "
@@ -90,7 +94,8 @@ class Collector:
         rows = len(states_BSH)
         chains = self.sample(states_BSH, mask_BS, self.noise(rows * self.samples))
         latents_BGTD = chains.actions_NTD.detach().unflatten(0, (rows, -1))
-        predictions_BG = self.scorer.predict(states_BSH, mask_BS, latents_BGTD)
+        with self.ledger.flops("scorer"):
+            predictions_BG = self.scorer.predict(states_BSH, mask_BS, latents_BGTD)
         inclusion_BG = inclusion_probabilities(predictions_BG, self.decodes)
         chosen_BK = torch.arange(self.decodes, device=self.device).expand(rows, -1)
         if self.decodes < self.samples:
@@ -108,7 +113,8 @@ class Collector:
             repeat_BK = repeats([s.completion for s in samples], self.decodes).to(self.device)
 
         def policy_log_prob_BGT() -> Tensor:
-            policy = self.assistant.evaluate(states_BSH, mask_BS, chains.pre_NTD.detach())
+            with self.ledger.flops("assistant", backward=torch.is_grad_enabled()):
+                policy = self.assistant.evaluate(states_BSH, mask_BS, chains.pre_NTD.detach())
             grouped: Tensor = policy.log_prob(chains.pre_NTD.detach()).unflatten(0, (rows, -1))
             return grouped
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from dlr_core.config import RunConfig
+from dlr_core.cost import SUMMED, total_cost
 from dlr_core.errors import RunFolderError
 from dlr_core.version import __version__
 
@@ -24,11 +25,15 @@ PACKAGES = (
     "safetensors",
 )
 GROUPS = {
-    "reward": "rollout", "correct": "rollout", "format": "rollout", "best_of_k": "rollout",
-    "distinct_answers": "rollout", "distinct_answers_tokens": "rollout", "dead_groups": "rollout",
-    "decodes": "cost", "tokens": "cost", "seconds": "cost",
-    "entropy": "policy", "kl": "policy", "scale": "policy",
+    "rollout": ("reward", "correct", "format", "best_of_k", "distinct_answers", "distinct_answers_tokens",
+                "dead_groups", "search_correct", "search_best"),
+    "cost": SUMMED,
+    "policy": ("entropy", "kl", "scale"),
+    "replay": ("replay_size",),
 }  # fmt: skip
+TAGS = {key: f"{group}/{key}" for group, keys in GROUPS.items() for key in keys}
+"""TensorBoard's names; what is not listed is a loss."""
+LOGS = ("metrics", "timings")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -64,28 +69,43 @@ class RunFolder:
             if not resume and path.exists():
                 shutil.rmtree(path)
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            self._metrics = (path / "metrics.jsonl").open("a", encoding="utf-8")
+            self._open()
         except OSError as error:
             if isinstance(error, RunFolderError):
                 raise
             raise RunFolderError(f"cannot write the run folder {path}: {error.strerror or error}") from None
         self._board = SummaryWriter(str(path / "tensorboard"))
 
-    def truncate_metrics(self, steps: int) -> None:
+    def _open(self) -> None:
+        self._logs = {name: (self.path / f"{name}.jsonl").open("a", encoding="utf-8") for name in LOGS}
+
+    def truncate_logs(self, steps: int) -> None:
         """Drop what was logged after step ``steps``: a resumed run logs it again."""
-        path = self.path / "metrics.jsonl"
-        self._metrics.close()
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= steps]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        self._metrics = path.open("a", encoding="utf-8")
+        for name, log in self._logs.items():
+            log.close()
+            kept = [row for row in read_log(self.path, name) if row["step"] <= steps]
+            (self.path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        self._open()
 
     def log(self, metrics: Mapping[str, Any]) -> None:
-        """Append one step to metrics.jsonl and to TensorBoard."""
-        self._metrics.write(json.dumps(dict(metrics)) + "\n")
-        self._metrics.flush()
-        for key, value in metrics.items():
+        """Append one step to metrics.jsonl and TensorBoard; its ``phases`` (seconds) go to timings.jsonl.
+
+        So two runs of one seed leave the same metrics.jsonl but for ``seconds``.
+        """
+        phases = metrics.get("phases", {})
+        rest = {key: value for key, value in metrics.items() if key != "phases"}
+        for name, row in (("metrics", rest), ("timings", {"step": metrics["step"], **phases})):
+            self._logs[name].write(json.dumps(row) + "\n")
+            self._logs[name].flush()
+        for key, value in rest.items():
             if isinstance(value, int | float) and key != "step":
-                self._board.add_scalar(f"{GROUPS.get(key, 'losses')}/{key}", value, metrics["step"])
+                self._board.add_scalar(TAGS.get(key, f"losses/{key}"), value, metrics["step"])
+        for key, value in phases.items():
+            self._board.add_scalar(f"seconds/{key}", value, metrics["step"])
+
+    def cost(self) -> dict[str, Any]:
+        """The account of everything logged so far (:func:`dlr_core.cost.total_cost`)."""
+        return total_cost(read_log(self.path, "metrics"), read_log(self.path, "timings"))
 
     def manifest(self, config: RunConfig, digest: str, **more: Any) -> None:
         """Write or renew manifest.json."""
@@ -114,8 +134,15 @@ class RunFolder:
 
     def close(self) -> None:
         """Flush and close every file."""
-        self._metrics.close()
+        for log in self._logs.values():
+            log.close()
         self._board.close()
+
+
+def read_log(path: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of one of a run's JSON-lines files (``metrics``, ``timings``, ``traces``); none if it has none."""
+    file = path / f"{name}.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

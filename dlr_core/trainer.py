@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlr_core.batch import StepBatch
 from dlr_core.config import RunConfig
 from dlr_core.density import TanhGaussian
 from dlr_core.protocols import Assistant, Scorer
@@ -41,6 +42,7 @@ class Trainer:
             env, assistant, scorer,
             samples=config.batch.samples, decodes=config.decodes, generator=self.generator,
         )  # fmt: skip
+        self.ledger = self.collector.ledger
         self.rehearsal = Rehearsal(config.replay, self.collector, openings)
         self.step_number, self.seconds = 0, 0.0
         modules: tuple[Any, ...] = (assistant, contrastive)
@@ -92,6 +94,7 @@ class Trainer:
     def step(self) -> Metrics:
         """One step: a rollout (or several, where dead groups are resampled) and its updates."""
         began = time.perf_counter()
+        self.ledger.begin()
         optim = self.config.optim
         rise = min(1.0, (self.step_number + 1) / max(optim.warmup, 1))
         left = (1.0 - self.progress) / optim.decay if optim.decay else 1.0
@@ -110,16 +113,18 @@ class Trainer:
             "step": self.step_number,
             "phase": "warmstart" if warm else "rl",
             **metrics,
+            **self.ledger.close(),
             "seconds": seconds,
         }
 
     # ---- updates -------------------------------------------------------------------------------------------------
 
     def _learn_from_gold(self, estimator: Any) -> Metrics:
-        rollout = self.collector.collect(gold=True)
-        loss, logs = estimator(rollout.batch)
-        loss.backward()
-        norm = self._apply()
+        with self.ledger.phase("update"):
+            rollout = self.collector.collect(gold=True)
+            loss, logs = estimator(rollout.batch)
+            loss.backward()
+            norm = self._apply()
         self.env.reset(options={"group_size": self.config.decodes})
         unseen = dict.fromkeys(("reward", "correct", "format"))
         return {**unseen, "decodes": 0, "tokens": 0, "loss": float(loss.detach()), "grad_norm": norm, **logs}
@@ -130,36 +135,46 @@ class Trainer:
         questions, alive = self.config.batch.questions, 0
         tries = 1 + self.config.batch.resample_dead
         while len(gathered) < tries and (not gathered or alive < questions):
-            rollout = self.collector.collect(gold=False)
+            with self.ledger.phase("rollout"):
+                rollout = self.collector.collect(gold=False)
             batch = rollout.batch
             metrics = outcome_metrics(rollout)
             alive += questions - metrics["dead_groups"]
-            loss, logs = estimator(batch)
-            contrast, contrast_logs = self.contrastive(batch)
-            penalty, policy_logs = self._regulariser(batch.chains.policy)
-            (loss + contrast + penalty).backward()
-            latents_BGTD = batch.chains.actions_NTD.detach().unflatten(0, (questions, -1))
-            chosen = batch.chosen_BK[..., None, None].expand(-1, -1, *latents_BGTD.shape[2:])
-            scorer_logs = self.scorer.update(
-                batch.states_BSH, batch.mask_BS, latents_BGTD.gather(1, chosen), batch.rewards_BK
-            )
-            total = {"loss": float((loss + contrast + penalty).detach())}
-            gathered.append({**metrics, **total, **logs, **contrast_logs, **policy_logs, **scorer_logs})
+            with self.ledger.phase("update"):
+                logs = self._accumulate(estimator, batch)
+            gathered.append({**metrics, **logs})
             done = self.env.finished
             self.rehearsal.remember(done.items, done.cache, done.rows_N, done.completions, batch.correct_BK)
         if tries > 1 and alive:
             for parameter in self.parameters:
                 if parameter.grad is not None:
                     parameter.grad.mul_(questions / alive)
-        search_logs = self.rehearsal.search()
-        loss, replay_logs = self.rehearsal.replay(least=questions)
-        if loss is not None:
-            loss.backward()
+        with self.ledger.phase("search"):
+            search_logs = self.rehearsal.search()
+        with self.ledger.phase("replay"):
+            loss, replay_logs = self.rehearsal.replay(least=questions)
+            if loss is not None:
+                loss.backward()
         norm = self._apply()
         for _ in range(self.config.batch.epochs - 1):
             estimator(self.collector.refresh(batch))[0].backward()
             self._apply()
         return {**_combine(gathered), **search_logs, **replay_logs, "grad_norm": norm}
+
+    def _accumulate(self, estimator: Any, batch: StepBatch) -> Metrics:
+        """Gradients of one rollout's loss; the scorer learns from its outcome."""
+        loss, logs = estimator(batch)
+        contrast, contrast_logs = self.contrastive(batch)
+        penalty, policy_logs = self._regulariser(batch.chains.policy)
+        total = loss + contrast + penalty
+        total.backward()
+        latents_BGTD = batch.chains.actions_NTD.detach().unflatten(0, (len(batch.questions), -1))
+        chosen = batch.chosen_BK[..., None, None].expand(-1, -1, *latents_BGTD.shape[2:])
+        with self.ledger.flops("scorer"):
+            scorer_logs = self.scorer.update(
+                batch.states_BSH, batch.mask_BS, latents_BGTD.gather(1, chosen), batch.rewards_BK
+            )
+        return {"loss": float(total.detach()), **logs, **contrast_logs, **policy_logs, **scorer_logs}
 
     def _regulariser(self, policy: TanhGaussian) -> tuple[Tensor, Metrics]:
         """KL to the prior minus entropy, nats per latent coordinate, weighted."""

@@ -11,15 +11,16 @@ from typing import Any
 from rich.console import Console
 
 from dlr_cli.host import make_learner_env
+from dlr_cli.measure import complete
 from dlr_cli.progress import RunProgress
 from dlr_cli.table import open_console, print_table
 from dlr_core.checkpoint import latest_checkpoint, restore, save_checkpoint
 from dlr_core.config import RunConfig
-from dlr_core.evaluate import control_table
+from dlr_core.controls import control_table
 from dlr_core.host import PluginHost
 from dlr_core.pipeline import build_trainer, eval_sizes
 from dlr_core.questions import distinct_items
-from dlr_core.rundir import RunFolder, check_free
+from dlr_core.rundir import RunFolder, check_free, read_manifest
 from dlr_core.traces import trace
 from dlr_core.trainer import Trainer
 
@@ -58,14 +59,14 @@ def execute(
         if resume:
             with console.status("restoring the newest checkpoint …"):
                 restore(trainer, latest_checkpoint(path))
-            folder.truncate_metrics(trainer.step_number)
+            folder.truncate_logs(trainer.step_number)
         finished = _train(config, trainer, folder, console)
         if not finished:
             console.print(f"saved; go on with: dlr run --resume {path}", highlight=False)
             sys.exit(130)
         result = _evaluate(config, host, trainer, folder, console, digest)
         if as_json:
-            print(json.dumps(result))
+            print(json.dumps({key: value for key, value in result.items() if key != "per_question"}))
         elif result:
             print_table(result, console)
         console.print(f"run folder: {path} (tensorboard --logdir {path})", highlight=False)
@@ -104,7 +105,14 @@ def _evaluate(
     needs_gold = config.warmstart.steps > 0 or getattr(trainer.estimator, "needs_gold", False)
     training = {"steps": trainer.step_number, "seconds": trainer.seconds}
     after = engine.decoder.fingerprint()
-    folder.manifest(config, digest, main_model={"digest_after": after}, gold_answers_seen=needs_gold, training=training)
+    folder.manifest(
+        config,
+        digest,
+        main_model={"digest_after": after},
+        gold_answers_seen=needs_gold,
+        training=training,
+        cost=folder.cost(),
+    )
     questions, prompt_questions = eval_sizes(config, host)
     if not questions:
         return {}
@@ -124,7 +132,8 @@ def _evaluate(
             prompt_questions=prompt_questions,
             report=report,
         )
-        result = {"env": config.env, **result, "digest": {"before": digest, "after": engine.decoder.fingerprint()}}
+        digests = {"before": digest, "after": engine.decoder.fingerprint()}
+        result = complete(result, config.env, digests, read_manifest(folder.path), folder.path)
         folder.write("eval.json", result)
         folder.traces(trace(engine, trainer.assistant, distinct_items(engine.task, split, 16)))
     return result

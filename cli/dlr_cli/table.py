@@ -1,4 +1,4 @@
-"""The control table, as people read it."""
+"""The control table, as people read it: on a terminal, or as Markdown for a paper."""
 
 from typing import Any
 
@@ -14,6 +14,7 @@ LABELS = {
     "shuffled": "shuffled latents",
     "trained": "trained",
 }
+HEADINGS = ("", "right %", "interval", "format %", "tokens", "GFLOP", "trained − row", "paired interval")
 
 
 def open_console(*, stderr: bool = False) -> Console:
@@ -22,38 +23,91 @@ def open_console(*, stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, width=120)
 
 
-def print_table(result: dict[str, Any], console: Console) -> None:
-    """Accuracy of every row with its interval, and trained minus the row, paired."""
-    table = Table(title=f"{result['env']}: {result['n']} distinct {result['split']} questions, 95 % intervals")
-    for heading, side in (("", "left"), ("right %", "right"), ("interval", "right"), ("format %", "right"),
-                          ("tokens", "right"), ("trained − row", "right"), ("paired interval", "right")):  # fmt: skip
-        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+def title(result: dict[str, Any]) -> str:
+    """What was measured, in a line."""
+    runs = f", {len(result['runs'])} runs" if "runs" in result else ""
+    return f"{result['env']}: {result['n']} distinct {result['split']} questions{runs}, 95 % intervals"
+
+
+def cells(result: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """Every row's name and its texts, under :data:`HEADINGS`; several runs have an IQM after the accuracy."""
+    found = []
     for name, row in result["rows"].items():
         label = LABELS.get(name, name)
         if "prompt" in row:
             label += f" {row['prompt']!r}"
         gap = result["paired"].get(name)
-        table.add_row(
+        middle = f" (IQM {100 * row['iqm']:.1f})" if "iqm" in row else ""
+        texts = [
             label,
-            f"{100 * row['accuracy']:.1f}",
+            f"{100 * row['accuracy']:.1f}{middle}",
             f"{100 * row['ci'][0]:.1f} … {100 * row['ci'][1]:.1f}",
             f"{100 * row['format']:.0f}",
             f"{row['tokens']:.1f}",
+            f"{row['gflops']:.1f}",
             f"{100 * gap['difference']:+.1f}" if gap else "",
             f"{100 * gap['ci'][0]:+.1f} … {100 * gap['ci'][1]:+.1f}" if gap else "",
-            style="bold" if name == "trained" else None,
-        )
+        ]
+        found.append((name, texts))
+    return found
+
+
+def print_table(result: dict[str, Any], console: Console) -> None:
+    """Accuracy of every row with its interval and cost, and trained minus the row, paired."""
+    table = Table(title=title(result))
+    for number, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="right" if number else "left")
+    for name, texts in cells(result):
+        table.add_row(*texts, style="bold" if name == "trained" else None)
     console.print(table)
+    for line in remarks(result):
+        console.print(line, highlight=False)
+
+
+def print_markdown(result: dict[str, Any]) -> None:
+    """The same on stdout, as a Markdown table."""
+    print(f"{title(result)}\n")
+    print("| " + " | ".join(HEADINGS) + " |\n|---" + "|---:" * (len(HEADINGS) - 1) + "|")
+    for name, texts in cells(result):
+        print("| " + " | ".join(f"**{text}**" if name == "trained" and text else text for text in texts) + " |")
+    print()
+    for line in remarks(result):
+        print(f"- {line}")
+
+
+def remarks(result: dict[str, Any]) -> list[str]:
+    """What the figures need beside them: sampled chains, what the latents are, cost, the frozen model's digest."""
+    lines = []
     trained = result["rows"]["trained"]
     if "pass_at_k" in trained:
         k = trained["k"]
-        console.print(
-            f"trained, {k} sampled chains: pass@{k} {trained['pass_at_k']:.1%}, maj@{k} {trained['maj_at_k']:.1%}"
+        lines.append(
+            f"trained, {trained['samples']} sampled chains: pass@1 {trained['pass_at']['1']:.1%}, "
+            f"pass@{k} {trained['pass_at_k']:.1%}, maj@{k} {trained['maj_at_k']:.1%}"
         )
-    console.print(explain_latents(result), highlight=False)
-    digest = result["digest"]
-    same = "unchanged" if digest["before"] == digest["after"] else "CHANGED"
-    console.print(f"main model {same}: digest {digest['after'][:16]}…", highlight=False)
+    lines.append(explain_latents(result))
+    if "cost" in result:
+        lines.append(explain_cost(result))
+    if "digest" in result:
+        digest = result["digest"]
+        same = "unchanged" if digest["before"] == digest["after"] else "CHANGED"
+        lines.append(f"main model {same}: digest {digest['after'][:16]}…")
+    return lines
+
+
+def explain_cost(result: dict[str, Any]) -> str:
+    """What training took in all, and what a PFLOP of it bought over the best prompt."""
+    cost = result["cost"]
+    total = max(cost["flops"], 1)
+    shares = ", ".join(
+        f"{name} {cost[key] / total:.1%}"
+        for name, key in (("main model", "main_flops"), ("assistant", "assistant_flops"), ("scorer", "scorer_flops"))
+    )
+    gained = 100 * result["paired"]["best_prompt"]["difference"] / (total / 1e15)
+    return (
+        f"training took {total / 1e15:.3g} PFLOP ({shares}), {cost['decodes'] + cost['search_decodes']} decodes, "
+        f"{cost['seconds'] / 60:.1f} min: {gained:+.3g} points over the best prompt per PFLOP"
+    )
 
 
 def explain_latents(result: dict[str, Any]) -> str:
@@ -75,3 +129,35 @@ def explain_latents(result: dict[str, Any]) -> str:
     carried = all(result["paired"][name]["ci"][0] > 0 for name in ("mean", "shuffled"))
     lead = "The latents carry the question" if carried else "The latents act largely as one learned prompt"
     return f"{lead}: {'; '.join(parts)}."
+
+
+RETENTION_HEADINGS = ("task", "n", "without %", "anchor %", "with latents %", "with − without", "paired interval")
+
+
+def print_retention(result: dict[str, Any], console: Console, *, markdown: bool = False) -> None:
+    """Other tasks without latents, with the anchor text alone, and with the trained latents."""
+    rows = []
+    for name, row in result["tasks"].items():
+        low, high = row["difference"]["ci"]
+        shares = [f"{100 * row[key]['accuracy']:.1f}" for key in ("without", "anchor", "with")]
+        gap = f"{100 * row['difference']['difference']:+.1f}"
+        rows.append([name, str(row["n"]), *shares, gap, f"{100 * low:+.1f} … {100 * high:+.1f}"])
+    digest = result["digest"]
+    same = "unchanged" if digest["before"] == digest["after"] else "CHANGED"
+    kept = (
+        f"without latents {result['identical']} of {result['of']} completions are identical to a fresh model's; "
+        f"main model {same}: digest {digest['after'][:16]}…"
+    )
+    if markdown:
+        print("| " + " | ".join(RETENTION_HEADINGS) + " |\n|---" + "|---:" * (len(RETENTION_HEADINGS) - 1) + "|")
+        for cells_of_row in rows:
+            print("| " + " | ".join(cells_of_row) + " |")
+        print(f"\n- {kept}")
+        return
+    table = Table(title="other tasks, test questions, 95 % intervals")
+    for number, heading in enumerate(RETENTION_HEADINGS):
+        table.add_column(heading, justify="right" if number else "left")
+    for cells_of_row in rows:
+        table.add_row(*cells_of_row)
+    console.print(table)
+    console.print(kept, highlight=False)

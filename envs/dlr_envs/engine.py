@@ -47,12 +47,23 @@ class Engine:
         self.decoder, self.space, self.task, self.reward = decoder, space, task, reward
         self.latents_per_step = latents_per_step
         self.temperature, self.max_new_tokens = temperature, max_new_tokens
-        self.tokens_decoded = 0
 
     @property
     def action_width(self) -> int:
         """Length of one flat action."""
         return self.latents_per_step * self.space.latent_dim
+
+    def on(self, task: Task, max_new_tokens: int, *, decoder: Decoder | None = None) -> "Engine":
+        """The same model, space and reward on another task (or another decoder, for what needs no latents)."""
+        return Engine(
+            decoder=decoder or self.decoder,
+            space=self.space,
+            task=task,
+            reward=self.reward,
+            latents_per_step=self.latents_per_step,
+            temperature=self.temperature,
+            max_new_tokens=max_new_tokens,
+        )
 
     def begin(self, items: Sequence[Item]) -> Floats:
         """Start one episode per item, prefilling each distinct question once; returns observations (N, H)."""
@@ -109,7 +120,6 @@ class Engine:
     def judge(self, items: Sequence[Item], completions: Completions) -> list[Sample]:
         """The task's verdict on every completion."""
         tokens, ended = completions.mask_NL.sum(1).int().tolist(), completions.ended_N.tolist()
-        self.tokens_decoded += sum(tokens)
         samples = []
         for item, text, count, stop in zip(items, completions.texts, tokens, ended, strict=True):
             verdict = self.task.score(item, text, stop)

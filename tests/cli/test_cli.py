@@ -267,7 +267,10 @@ def test_a_run_leaves_its_table_on_stdout_and_everything_in_its_folder(finished_
     path, done = finished_run
     table = json.loads(done.stdout)
     check_table(table, 5)
-    assert json.loads((path / "eval.json").read_text()) == table
+    left = json.loads((path / "eval.json").read_text())
+    assert {key: value for key, value in left.items() if key != "per_question"} == table
+    assert all(len(values) == table["n"] for values in left["per_question"].values())
+    assert manifest_cost(path) == table["cost"]
     manifest = json.loads((path / "manifest.json").read_text())
     assert manifest["main_model"]["digest_before"] == manifest["main_model"]["digest_after"]
     assert manifest["main_model"]["digest_before"] == table["digest"]["before"]
@@ -287,6 +290,58 @@ def test_a_run_leaves_its_table_on_stdout_and_everything_in_its_folder(finished_
     assert list((path / "tensorboard").iterdir())
 
 
+def manifest_cost(path):
+    return json.loads((path / "manifest.json").read_text())["cost"]
+
+
+def test_the_cost_of_a_run_is_the_sum_of_its_steps(finished_run):
+    path, _ = finished_run
+    cost = manifest_cost(path)
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    timings = [json.loads(line) for line in (path / "timings.jsonl").read_text().splitlines()]
+    parts = ("main_flops", "assistant_flops", "scorer_flops")
+    assert cost["flops"] == sum(row[part] for row in rows for part in parts) > 0
+    assert cost["decodes"] == 8
+    assert [row["step"] for row in timings] == [1, 2]
+    assert 0 < sum(cost["phases"].values()) <= cost["seconds"]
+
+
+def test_several_runs_make_one_table(finished_run, dlr, tmp_path):
+    path, done = finished_run
+    code, out, _ = dlr("eval", path, path, "--saved", "--json")
+    assert code == 0
+    both, one = json.loads(out), json.loads(done.stdout)
+    assert [run["run"] for run in both["runs"]] == [path.name] * 2
+    for name, row in one["rows"].items():
+        assert both["rows"][name]["accuracy"] == pytest.approx(row["accuracy"])
+        assert both["rows"][name]["iqm"] == pytest.approx(row["accuracy"])
+    code, out, _ = dlr("eval", path, path, "--saved", "--markdown")
+    assert code == 0
+    assert "| **trained** |" in out
+    (tmp_path / "manifest.json").write_text("{}")
+    code, _, err = dlr("eval", path, tmp_path, "--saved")
+    assert code == 2
+    assert err.startswith("error:")
+    assert str(tmp_path) in err
+
+
+def test_retention_compares_with_a_fresh_model_and_measures_other_tasks(finished_run, dlr):
+    path, _ = finished_run
+    code, out, _ = dlr("eval", "--retention", path, "--n", 10, "--json")
+    assert code == 0
+    kept = json.loads(out)
+    assert kept["identical"] == kept["of"] == 10
+    assert len(kept["tasks"]) == 5
+    for row in kept["tasks"].values():
+        assert row["n"] == 2
+        gap = row["with"]["accuracy"] - row["without"]["accuracy"]
+        assert row["difference"]["difference"] == pytest.approx(gap)
+    assert kept["digest"]["before"] == kept["digest"]["after"]
+    code, _, err = dlr("eval", "--retention", path, "--saved")
+    assert code == 2
+    assert "--retention" in err
+
+
 def test_eval_gives_the_table_again_without_touching_the_run(finished_run, dlr):
     path, done = finished_run
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
@@ -300,14 +355,21 @@ def test_eval_gives_the_table_again_without_touching_the_run(finished_run, dlr):
 
 def test_eval_counts_sampled_chains_and_takes_other_questions(finished_run, dlr):
     path, _ = finished_run
-    code, out, _ = dlr("eval", path, "--n", 4, "--k", 2, "--split", "validation", "--data-seed", 3, "--json")
+    code, out, _ = dlr(
+        "eval", path, "--n", 4, "--k", 2, "--samples", 3, "--split", "validation", "--data-seed", 3, "--json"
+    )
     assert code == 0
     table = json.loads(out)
     check_table(table, 4)
     assert table["split"] == "validation"
     trained = table["rows"]["trained"]
     assert trained["k"] == 2
-    assert 0 <= trained["maj_at_k"] <= trained["pass_at_k"] <= 1
+    assert trained["samples"] == 3
+    assert 0 <= trained["pass_at"]["1"] <= trained["pass_at"]["2"] == trained["pass_at_k"] <= 1
+    assert 0 <= trained["maj_at_k"] <= 1
+    code, _, err = dlr("eval", path, "--k", 4, "--samples", 3)
+    assert code == 2
+    assert "--samples" in err
 
 
 def test_eval_moves_a_run_to_another_environment(finished_run, dlr):

@@ -9,8 +9,9 @@ from pydantic import BaseModel
 from dlr_core import API_VERSION, PluginHost, hookimpl
 from dlr_core.checkpoint import latest_checkpoint, load_weights, restore, save_checkpoint
 from dlr_core.config import resolve
+from dlr_core.controls import control_table
 from dlr_core.errors import ConfigError, PluginError, RunFolderError
-from dlr_core.evaluate import Evaluator, control_table
+from dlr_core.evaluate import Evaluator
 from dlr_core.pipeline import build_trainer
 from dlr_core.questions import distinct_items
 from dlr_core.traces import trace
@@ -51,7 +52,7 @@ def sampling(host, estimator):
 
 
 def timeless(metrics):
-    return {key: value for key, value in metrics.items() if key != "seconds"}
+    return {key: value for key, value in metrics.items() if key not in ("seconds", "phases")}
 
 
 def train(config, host, steps=None):

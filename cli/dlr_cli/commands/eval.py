@@ -1,58 +1,74 @@
-"""``dlr eval``: a trained run beside its controls, on questions it never saw."""
+"""``dlr eval``: trained runs beside their controls, on questions they never saw; and what they leave untouched."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    env: Annotated[str | None, typer.Option(help="Evaluate on another environment.")] = None,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders; several are put together.")],
+    env: Annotated[str | None, typer.Option(help="Evaluate on another environment: transfer.")] = None,
     n: Annotated[
         int | None, typer.Option(min=1, help="Distinct questions; the environment's own number if not given.")
     ] = None,
-    k: Annotated[int, typer.Option(min=1, help="With more than 1: pass@k and maj@k of k sampled chains.")] = 1,
+    k: Annotated[int, typer.Option(min=1, help="With more than 1: pass@1 … pass@k and maj@k of sampled chains.")] = 1,
+    samples: Annotated[int | None, typer.Option(min=1, help="Chains sampled for --k; 2k if not given.")] = None,
     split: Annotated[str, typer.Option(help="test for figures, validation for choices.")] = "test",
     data_seed: Annotated[int, typer.Option(min=0, help="Which questions of the split.")] = 0,
+    retention: Annotated[
+        bool, typer.Option("--retention", help="Other tasks instead: is the frozen model what it was, do latents harm?")
+    ] = False,
+    saved: Annotated[bool, typer.Option("--saved", help="Take the table each run left; measure nothing.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compare a trained run with its controls: greedy accuracy, 95 % intervals, differences paired over questions.
+    """Compare trained runs with their controls: greedy accuracy, 95 % intervals, differences paired over questions.
 
-    Questions are split by content, so none was trained on. Example: dlr eval runs/main --n 300 --json
+    Questions are split by content, so none was trained on. Several runs (seeds) make one table: means over runs, the
+    interquartile mean, and intervals that resample runs as well as questions. With --retention: plain completions
+    against those of a model loaded anew, and accuracy on five other tasks with the run's latents and without.
+
+    Examples: dlr eval runs/main --n 300 --json; dlr eval runs/seed0 runs/seed1 runs/seed2 --saved --markdown;
+    dlr eval --retention runs/main
     """
     import json
 
-    from dlr_cli.host import load_host, make_learner_env
-    from dlr_cli.table import open_console, print_table
+    from dlr_cli.host import load_host
+    from dlr_cli.measure import measure_retention, measure_run, saved_table
+    from dlr_cli.table import open_console, print_markdown, print_retention, print_table
+    from dlr_core.aggregate import aggregate
     from dlr_core.errors import ConfigError
-    from dlr_core.evaluate import control_table
-    from dlr_core.pipeline import DLRPipeline, eval_sizes
-    from dlr_core.rundir import read_manifest
 
     if split not in ("test", "validation"):
         raise ConfigError(f"--split: expected test or validation, got {split!r}")
+    if samples is not None and samples < k:
+        raise ConfigError(f"--samples: expected at least --k={k}, got {samples}")
+    if retention and (len(runs) > 1 or saved or env):
+        raise ConfigError("--retention takes one run and no --env or --saved: it measures other tasks")
     host = load_host()
-    before = read_manifest(run)["main_model"]["digest_before"]
-    console = open_console(stderr=as_json)
+    console = open_console(stderr=as_json or markdown)
     with console.status("loading …") as status:
-        trained = DLRPipeline.from_run(run, make_learner_env, host=host, env=env)
-        own = host.create("env", trained.config.env).eval_questions
-        questions, prompt_questions = eval_sizes(trained.config, host, n or trained.config.eval.questions or own)
-        result = control_table(
-            trained.engine,
-            trained.assistant,
-            host,
-            questions=questions,
-            split=split,  # type: ignore[arg-type]
-            seed=data_seed,
-            prompt_questions=prompt_questions,
-            k=k,
-            report=lambda text: status.update(f"evaluating: {text} …"),
-        )
-    after = trained.engine.decoder.fingerprint()
-    result = {"env": trained.config.env, **result, "digest": {"before": before, "after": after}}
+
+        def report(text: str) -> None:
+            status.update(f"evaluating: {text} …")
+
+        if retention:
+            kept = measure_retention(runs[0], host, count=n or 200, report=report)
+            print(json.dumps(kept)) if as_json else print_retention(kept, console, markdown=markdown)
+            return
+        results: list[dict[str, Any]] = []
+        for run in runs:
+            if saved:
+                results.append(saved_table(run))
+                continue
+            results.append(
+                measure_run(run, host, env=env, n=n, k=k, samples=samples, split=split, seed=data_seed, report=report)
+            )
+    result = results[0] if len(results) == 1 else aggregate(results)
     if as_json:
-        print(json.dumps(result))
+        print(json.dumps({key: value for key, value in result.items() if key != "per_question"}))
+    elif markdown:
+        print_markdown(result)
     else:
         print_table(result, console)

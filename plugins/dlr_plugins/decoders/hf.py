@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from transformers import DynamicCache
 
+from dlr_core.cost import TokenFlops, Usage
 from dlr_core.errors import ConfigError, ModelError
 from dlr_core.records import Completions, PromptCache
 from dlr_plugins.decoders.loading import load
@@ -38,7 +39,8 @@ class HFDecoder:
         self.hidden_size: int = config.hidden_size
         self.body = self.model.base_model
         self.end_ids = self._end_ids()
-        self.tokens_prefilled = 0
+        self.usage = Usage()
+        self.flops_per_token = self._flops_per_token()
         self.kv_sizes, self._template = self._probe()
 
     def _end_ids(self) -> Tensor:
@@ -47,6 +49,12 @@ class HFDecoder:
         if ends is None:
             raise ModelError("the main model declares no end-of-sequence token")
         return torch.tensor(ends if isinstance(ends, list) else [ends], device=self.device)
+
+    def _flops_per_token(self) -> TokenFlops:
+        """Two FLOPs per entry of every matrix; tables that are only looked up are no matrices."""
+        tables = {id(m.weight) for m in self.body.modules() if isinstance(m, torch.nn.Embedding)}
+        matrices = [p.numel() for p in self.body.parameters() if p.dim() > 1 and id(p) not in tables]
+        return TokenFlops(2 * sum(matrices), 2 * self.model.get_output_embeddings().weight.numel())
 
     def _probe(self) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
         """Key/value sizes of every layer, and the tokens with which every prompt of the chat template begins."""
@@ -121,7 +129,7 @@ class HFDecoder:
         states = out.last_hidden_state
         if start is not None:
             states = torch.cat([start[1].expand(len(rows), -1, -1), states], 1)
-        self.tokens_prefilled += sum(map(len, bodies))
+        self.usage.prefilled += ids_NS.numel()
         tails = torch.tensor([row[len(row) - left :] for row in rows], dtype=torch.long, device=self.device)
         keys, values = _layers(cache)
         return PromptCache(keys, values, mask_NS, states, self.model.get_input_embeddings()(tails), latents)
@@ -136,6 +144,7 @@ class HFDecoder:
     def extend(self, cache: PromptCache, embeds_NPH: Tensor) -> Tensor:
         """Final-norm states (N, P, H) of embeddings fed after a cache, which is left as it was."""
         states: Tensor = self._feed(self.body, cache, embeds_NPH).last_hidden_state
+        self.usage.prefilled += states.shape[0] * states.shape[1]
         return states
 
     def _feed(self, module: Any, cache: PromptCache, embeds_NPH: Tensor, **kwargs: Any) -> Any:
@@ -211,6 +220,8 @@ class HFDecoder:
                 use_cache=True,
                 logits_to_keep=1,
             )
+            self.usage.decoded += embeds.shape[0] * embeds.shape[1]
+            self.usage.logits += embeds.shape[0]
             logits = out.logits[:, -1].float()
             if temperature == 0:
                 token = logits.argmax(-1)
@@ -238,6 +249,10 @@ class HFDecoder:
         """Log-probability (N,) in nats of completions, one teacher-forced pass; differentiable in what was injected."""
         inputs = torch.cat([cache.pending_NPH, self.model.get_input_embeddings()(ids_NL[:, :-1])], 1)
         logits = self._feed(self.model, cache, inputs, logits_to_keep=ids_NL.shape[1]).logits
+        back = logits.requires_grad
+        self.usage.scored += inputs.shape[0] * inputs.shape[1]
+        self.usage.backpropagated += inputs.shape[0] * inputs.shape[1] * back
+        self.usage.logits += ids_NL.numel() * (1 + back)
         wanted = mask_NL.bool()
         loss = torch.nn.functional.cross_entropy(logits[wanted].float() / temperature, ids_NL[wanted], reduction="none")
         return torch.zeros_like(mask_NL).masked_scatter(wanted, -loss).sum(1)

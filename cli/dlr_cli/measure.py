@@ -1,0 +1,69 @@
+"""A run folder measured: its control table, its retention, or the table that it left."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dlr_cli.host import make_learner_env
+from dlr_core.controls import control_table
+from dlr_core.errors import RunFolderError
+from dlr_core.host import PluginHost
+from dlr_core.pipeline import DLRPipeline, eval_sizes
+from dlr_core.retention import retention
+from dlr_core.rundir import read_manifest
+
+Report = Callable[[str], None]
+
+
+def measure_run(
+    run: Path, host: PluginHost, *, env: str | None, n: int | None, k: int, samples: int | None, split: Any, seed: int,
+    report: Report,
+) -> dict[str, Any]:  # fmt: skip
+    """The control table of a run's newest checkpoint, on its own environment or another."""
+    manifest = read_manifest(run)
+    trained = DLRPipeline.from_run(run, make_learner_env, host=host, env=env)
+    own = host.create("env", trained.config.env).eval_questions
+    questions, prompt_questions = eval_sizes(trained.config, host, n or trained.config.eval.questions or own)
+    result = control_table(
+        trained.engine,
+        trained.assistant,
+        host,
+        questions=questions,
+        split=split,
+        seed=seed,
+        prompt_questions=prompt_questions,
+        k=k,
+        samples=samples,
+        report=report,
+    )
+    digest = {"before": manifest["main_model"]["digest_before"], "after": trained.engine.decoder.fingerprint()}
+    return complete(result, trained.config.env, digest, manifest, run)
+
+
+def complete(
+    table: dict[str, Any], env: str, digest: dict[str, str], manifest: dict[str, Any], run: Path
+) -> dict[str, Any]:
+    """A control table with what belongs beside it: environment, digests, the run and what its training cost."""
+    cost = {"cost": manifest["cost"]} if "cost" in manifest else {}
+    return {"env": env, "run": run.name, **table, "digest": digest, **cost}
+
+
+def saved_table(run: Path) -> dict[str, Any]:
+    """The table that a run left at its end.
+
+    Raises:
+        RunFolderError: it left none.
+    """
+    try:
+        table: dict[str, Any] = json.loads((run / "eval.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{run} holds no control table ({error}); measure it without --saved") from None
+    return {"run": run.name, **table}
+
+
+def measure_retention(run: Path, host: PluginHost, *, count: int, report: Report) -> dict[str, Any]:
+    """What a run leaves of the frozen model's other abilities."""
+    digest = read_manifest(run)["main_model"]["digest_before"]
+    trained = DLRPipeline.from_run(run, make_learner_env, host=host)
+    return retention(trained, digest, count=count, report=report)
