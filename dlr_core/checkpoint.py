@@ -30,6 +30,7 @@ def save_checkpoint(trainer: Trainer, folder: Path, keep: int) -> Path:
         "seconds": trainer.seconds,
         "env": trainer.env.state(),
         "replay": trainer.rehearsal.buffer.state(),
+        "monitor": trainer.monitor.state(),
     }
     (scratch / "state.json").write_text(json.dumps(state), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
@@ -85,6 +86,7 @@ def restore(trainer: Trainer, checkpoint: Path) -> None:
         _load_optimizer(trainer.scorer.optimizer, scorer)  # type: ignore[attr-defined]
     trainer.step_number, trainer.seconds = int(state["step"]), float(state["seconds"])
     trainer.env.restore(state["env"])
+    trainer.monitor.restore(state.get("monitor", []))
     trainer.rehearsal.buffer.restore(state["replay"], trainer.env.engine.prefill)
 
 

@@ -150,7 +150,12 @@ class Reward(Protocol):
 
 
 class Scorer(Protocol):
-    """A pre-decode filter. Built as ``factory(options, hidden_size=H, num_latents=T, latent_dim=D)``."""
+    """A pre-decode filter. Built as ``factory(options, hidden_size=H, num_latents=T, latent_dim=D)``.
+
+    One with ``decodes_all = True`` keeps every chain (K = G). One with ``needs_gold = True`` is asked
+    ``predict_from_gold(log_prob_BG)`` instead of :meth:`predict`, with log p_M(gold answer | question, chain), and its
+    runs are marked as having seen gold answers.
+    """
 
     def predict(self, states_BSH: Tensor, mask_BS: Tensor, latents_BGTD: Tensor) -> Tensor:
         """q (B, G): the reward expected of each chain, before anything is decoded; detached."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from dlr_core.advantages import dead_groups
 from dlr_core.batch import StepBatch
 from dlr_core.cost import Ledger
+from dlr_core.diversity import diversity
 from dlr_core.errors import PluginError
 from dlr_core.protocols import Assistant, ChainBatch, Scorer
 from dlr_core.records import Sample
@@ -94,8 +95,7 @@ class Collector:
         rows = len(states_BSH)
         chains = self.sample(states_BSH, mask_BS, self.noise(rows * self.samples))
         latents_BGTD = chains.actions_NTD.detach().unflatten(0, (rows, -1))
-        with self.ledger.flops("scorer"):
-            predictions_BG = self.scorer.predict(states_BSH, mask_BS, latents_BGTD)
+        predictions_BG = self._predict(states_BSH, mask_BS, latents_BGTD)
         inclusion_BG = inclusion_probabilities(predictions_BG, self.decodes)
         chosen_BK = torch.arange(self.decodes, device=self.device).expand(rows, -1)
         if self.decodes < self.samples:
@@ -135,6 +135,18 @@ class Collector:
             weighted_gold_log_prob=self._weighted_gold,
         )
         return Rollout(batch, samples)
+
+    @torch.no_grad()
+    def _predict(self, states_BSH: Tensor, mask_BS: Tensor, latents_BGTD: Tensor) -> Tensor:
+        """What the scorer expects of every chain; one that needs gold is given p_M(gold answer) instead of states."""
+        scorer: Any = self.scorer
+        if not getattr(scorer, "needs_gold", False):
+            with self.ledger.flops("scorer"):
+                return self.scorer.predict(states_BSH, mask_BS, latents_BGTD)
+        leaders = torch.arange(len(latents_BGTD), device=self.device) * self.decodes
+        log_prob_N = self.env.gold_log_prob(latents_BGTD.flatten(0, 1), leaders.repeat_interleave(self.samples))
+        predicted: Tensor = scorer.predict_from_gold(log_prob_N.view(latents_BGTD.shape[:2]))
+        return predicted
 
     def refresh(self, batch: StepBatch) -> StepBatch:
         """The same noise through the assistant as it is now: a new graph for another update on the same outcome."""
@@ -186,6 +198,7 @@ def outcome_metrics(rollout: Rollout) -> dict[str, Any]:
         "format": sum(s.format for s in samples) / count,
         "best_of_k": float(torch.tensor([s.correct for s in samples]).view(-1, group).amax(1).mean()),
         "distinct_answers": distinct_answers(samples, group),
+        **diversity(batch.chains.actions_NTD.detach().unflatten(0, (len(batch.questions), -1))),
         "dead_groups": int(dead_groups(batch.rewards_BK).sum()),
         "decodes": len(samples),
         "tokens": sum(s.tokens for s in samples),

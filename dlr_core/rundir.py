@@ -29,6 +29,8 @@ GROUPS = {
                 "dead_groups", "search_correct", "search_best"),
     "cost": SUMMED,
     "policy": ("entropy", "kl", "scale"),
+    "diversity": ("latent_distance", "question_distance", "effective_rank", "coherence"),
+    "scorer": ("scorer_mse", "scorer_auroc", "scorer_calibration"),
     "replay": ("replay_size",),
 }  # fmt: skip
 TAGS = {key: f"{group}/{key}" for group, keys in GROUPS.items() for key in keys}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dlr_core.batch import StepBatch
+from dlr_core.calibration import ScorerMonitor
 from dlr_core.config import RunConfig
 from dlr_core.density import TanhGaussian
 from dlr_core.protocols import Assistant, Scorer
@@ -44,6 +45,7 @@ class Trainer:
         )  # fmt: skip
         self.ledger = self.collector.ledger
         self.rehearsal = Rehearsal(config.replay, self.collector, openings)
+        self.monitor = ScorerMonitor()
         self.step_number, self.seconds = 0, 0.0
         modules: tuple[Any, ...] = (assistant, contrastive)
         own = [parameter for module in modules for parameter in module.parameters()]
@@ -174,6 +176,10 @@ class Trainer:
             scorer_logs = self.scorer.update(
                 batch.states_BSH, batch.mask_BS, latents_BGTD.gather(1, chosen), batch.rewards_BK
             )
+        if not getattr(self.scorer, "decodes_all", False):
+            predicted_BK = batch.predictions_BG.gather(1, batch.chosen_BK)
+            outcome = (predicted_BK, batch.rewards_BK, batch.correct_BK, batch.chosen_inclusion_BK)
+            scorer_logs = {**scorer_logs, **self.monitor.add(*outcome)}
         return {"loss": float(total.detach()), **logs, **contrast_logs, **policy_logs, **scorer_logs}
 
     def _regulariser(self, policy: TanhGaussian) -> tuple[Tensor, Metrics]:
@@ -212,5 +218,5 @@ class Trainer:
 def _combine(gathered: list[Metrics]) -> Metrics:
     """One step's metrics from its rollouts: counts are added, everything else is averaged."""
     added = ("decodes", "tokens", "dead_groups")
-    keys = gathered[0]
-    return {k: sum(m[k] for m in gathered) / (1 if k in added else len(gathered)) for k in keys}
+    rows = {key: [m[key] for m in gathered if key in m] for key in gathered[-1]}
+    return {key: sum(values) / (1 if key in added else len(values)) for key, values in rows.items()}

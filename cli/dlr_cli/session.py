@@ -102,7 +102,8 @@ def _evaluate(
     config: RunConfig, host: PluginHost, trainer: Trainer, folder: RunFolder, console: Console, digest: str
 ) -> dict[str, Any]:
     engine, split = trainer.env.engine, config.eval.split
-    needs_gold = config.warmstart.steps > 0 or getattr(trainer.estimator, "needs_gold", False)
+    parts = (trainer.estimator, trainer.scorer)
+    needs_gold = config.warmstart.steps > 0 or any(getattr(part, "needs_gold", False) for part in parts)
     training = {"steps": trainer.step_number, "seconds": trainer.seconds}
     after = engine.decoder.fingerprint()
     folder.manifest(

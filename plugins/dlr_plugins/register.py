@@ -48,8 +48,12 @@ def dlr_register_contrastive(register: Register) -> None:
     """Contrastive objectives."""
     from dlr_plugins.contrastive.bidirectional import Bidirectional
     from dlr_plugins.contrastive.none import NoContrast
+    from dlr_plugins.contrastive.supcon import SupCon
+    from dlr_plugins.contrastive.uniformity import Uniformity
 
     register("bidirectional", Bidirectional)
+    register("supcon", SupCon)
+    register("uniformity", Uniformity)
     register("none", NoContrast)
 
 
@@ -57,11 +61,13 @@ def dlr_register_contrastive(register: Register) -> None:
 def dlr_register_scorer(register: Register) -> None:
     """Pre-decode filters."""
     from dlr_plugins.scorers.learned import LearnedScorer
+    from dlr_plugins.scorers.likelihood import LikelihoodScorer
     from dlr_plugins.scorers.none import NoScorer
     from dlr_plugins.scorers.random import RandomScorer
 
     register("none", NoScorer)
     register("learned", LearnedScorer)
+    register("likelihood", LikelihoodScorer)
     register("random", RandomScorer)
 
 

@@ -103,6 +103,24 @@ def test_every_estimator_trains_under_every_scorer_and_leaves_the_main_model_alo
         assert any(key.startswith("2.") for key in changed)
 
 
+def test_the_likelihood_scorer_predicts_the_gold_answers_probability(configure, host):
+    """Chains of one group, the env holding fewer of them than are sampled: every prediction is its own question's."""
+    batch = {"questions": 3, "samples": 4, "decodes": 2}
+    trainer = build_trainer(configure(scorer="likelihood", batch=batch), host, make_learner_env)
+    env, items = trainer.env, list(trainer.env.groups)
+    states, mask = env.question_states()
+    chains = trainer.collector.sample(states, mask, torch.zeros(12, 2, 4)).actions_NTD.detach()
+    spread = (chains + 0.3 * torch.arange(12)[:, None, None] / 12).clamp(-1, 1)
+    predicted = trainer.collector._predict(states, mask, spread.unflatten(0, (3, 4)))
+    engine = env.engine
+    for b, item in enumerate(items):
+        ready = engine.space.inject(engine.prefill([item.question] * 4), spread[4 * b : 4 * b + 4])
+        ids, kept = engine.decoder.encode_targets([engine.task.gold_text(item)] * 4)
+        expected = engine.decoder.log_prob(ready, ids, kept).exp()
+        assert predicted[b].tolist() == pytest.approx(expected.tolist(), rel=1e-3)
+    assert trainer.step()["scored"] > 12
+
+
 @pytest.mark.parametrize("contrastive", CONTRASTIVES)
 @pytest.mark.parametrize("assistant", ["small-gpt", "mlp", "prior"])
 def test_every_assistant_trains_under_every_contrastive_objective(configure, host, assistant, contrastive):

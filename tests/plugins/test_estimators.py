@@ -21,6 +21,7 @@ from dlr_plugins.estimators.score import Score
 from torch import Tensor
 
 from dlr_core.batch import StepBatch
+from dlr_core.cost import TokenFlops, Usage
 from dlr_core.density import TanhGaussian
 from dlr_core.protocols import ChainBatch
 from dlr_core.rollout import Collector
@@ -321,7 +322,8 @@ class CountingEnv:
             ids_NL=torch.arange(12).view(4, 3), mask_NL=torch.tensor([[1.0, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 0]])
         )
         self.finished = SimpleNamespace(completions=done)
-        self.engine = SimpleNamespace(space=None, decoder=SimpleNamespace(device=torch.device("cpu")))
+        decoder = SimpleNamespace(device=torch.device("cpu"), usage=Usage(), flops_per_token=TokenFlops(1, 1))
+        self.engine = SimpleNamespace(space=None, decoder=decoder)
         self.asked: list[tuple[list[int], tuple[int, ...]]] = []
 
     def log_prob(self, actions_NTD: Tensor, ids_NL: Tensor, rows: Tensor) -> Tensor:
