@@ -6,6 +6,7 @@ import typer
 
 from dlr_cli.commands.eval import evaluate
 from dlr_cli.commands.listing import listing
+from dlr_cli.commands.report import report
 from dlr_cli.commands.run import run
 from dlr_cli.commands.space import space_app
 from dlr_core.errors import ConfigError, DLRError
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("eval")(evaluate)
+app.command("report")(report)
 app.command("list")(listing)
 app.add_typer(space_app, name="space")
 

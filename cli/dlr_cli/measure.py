@@ -11,7 +11,7 @@ from dlr_core.errors import RunFolderError
 from dlr_core.host import PluginHost
 from dlr_core.pipeline import DLRPipeline, eval_sizes
 from dlr_core.retention import retention
-from dlr_core.rundir import read_manifest
+from dlr_core.rundir import read_manifest, write_json
 
 Report = Callable[[str], None]
 
@@ -63,7 +63,9 @@ def saved_table(run: Path) -> dict[str, Any]:
 
 
 def measure_retention(run: Path, host: PluginHost, *, count: int, report: Report) -> dict[str, Any]:
-    """What a run leaves of the frozen model's other abilities."""
+    """What a run leaves of the frozen model's other abilities; kept in the run folder as ``retention.json``."""
     digest = read_manifest(run)["main_model"]["digest_before"]
     trained = DLRPipeline.from_run(run, make_learner_env, host=host)
-    return retention(trained, digest, count=count, report=report)
+    kept = retention(trained, digest, count=count, report=report)
+    write_json(run / "retention.json", kept)
+    return kept

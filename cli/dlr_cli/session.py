@@ -13,6 +13,7 @@ from rich.console import Console
 from dlr_cli.host import make_learner_env
 from dlr_cli.measure import complete
 from dlr_cli.progress import RunProgress
+from dlr_cli.report.page import render
 from dlr_cli.table import open_console, print_table
 from dlr_core.checkpoint import latest_checkpoint, restore, save_checkpoint
 from dlr_core.config import RunConfig
@@ -69,7 +70,8 @@ def execute(
             print(json.dumps({key: value for key, value in result.items() if key != "per_question"}))
         elif result:
             print_table(result, console)
-        console.print(f"run folder: {path} (tensorboard --logdir {path})", highlight=False)
+        (path / "report.html").write_text(render([path]), encoding="utf-8")
+        console.print(f"run folder: {path} (report.html; tensorboard --logdir {path})", highlight=False)
     finally:
         folder.close()
 

@@ -1,5 +1,6 @@
 """The control table, as people read it: on a terminal, or as Markdown for a paper."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -44,7 +45,7 @@ def cells(result: dict[str, Any]) -> list[tuple[str, list[str]]]:
             f"{100 * row['ci'][0]:.1f} … {100 * row['ci'][1]:.1f}",
             f"{100 * row['format']:.0f}",
             f"{row['tokens']:.1f}",
-            f"{row['gflops']:.1f}",
+            f"{row['gflops']:.1f}" if "gflops" in row else "",
             f"{100 * gap['difference']:+.1f}" if gap else "",
             f"{100 * gap['ci'][0]:+.1f} … {100 * gap['ci'][1]:+.1f}" if gap else "",
         ]
@@ -134,30 +135,40 @@ def explain_latents(result: dict[str, Any]) -> str:
 RETENTION_HEADINGS = ("task", "n", "without %", "anchor %", "with latents %", "with − without", "paired interval")
 
 
-def print_retention(result: dict[str, Any], console: Console, *, markdown: bool = False) -> None:
-    """Other tasks without latents, with the anchor text alone, and with the trained latents."""
+def retention_cells(result: Mapping[str, Any]) -> list[list[str]]:
+    """One line a task, under :data:`RETENTION_HEADINGS`."""
     rows = []
     for name, row in result["tasks"].items():
         low, high = row["difference"]["ci"]
         shares = [f"{100 * row[key]['accuracy']:.1f}" for key in ("without", "anchor", "with")]
         gap = f"{100 * row['difference']['difference']:+.1f}"
         rows.append([name, str(row["n"]), *shares, gap, f"{100 * low:+.1f} … {100 * high:+.1f}"])
+    return rows
+
+
+def retention_remark(result: Mapping[str, Any]) -> str:
+    """Is the frozen model what it was?"""
     digest = result["digest"]
     same = "unchanged" if digest["before"] == digest["after"] else "CHANGED"
-    kept = (
+    return (
         f"without latents {result['identical']} of {result['of']} completions are identical to a fresh model's; "
         f"main model {same}: digest {digest['after'][:16]}…"
     )
+
+
+def print_retention(result: dict[str, Any], console: Console, *, markdown: bool = False) -> None:
+    """Other tasks without latents, with the anchor text alone, and with the trained latents."""
+    rows = retention_cells(result)
     if markdown:
         print("| " + " | ".join(RETENTION_HEADINGS) + " |\n|---" + "|---:" * (len(RETENTION_HEADINGS) - 1) + "|")
-        for cells_of_row in rows:
-            print("| " + " | ".join(cells_of_row) + " |")
-        print(f"\n- {kept}")
+        for row in rows:
+            print("| " + " | ".join(row) + " |")
+        print(f"\n- {retention_remark(result)}")
         return
     table = Table(title="other tasks, test questions, 95 % intervals")
     for number, heading in enumerate(RETENTION_HEADINGS):
         table.add_column(heading, justify="right" if number else "left")
-    for cells_of_row in rows:
-        table.add_row(*cells_of_row)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
-    console.print(kept, highlight=False)
+    console.print(retention_remark(result), highlight=False)
