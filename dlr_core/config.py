@@ -149,6 +149,9 @@ class RunConfig(Section):
     env: str = Field("dlr/ChainSum-v0", description="Environment id.")
     steps: int | None = Field(120, ge=0, description="Reinforcement-learning steps.")
     minutes: float | None = Field(10.0, gt=0, description="Limit on training time; whichever comes first ends the run.")
+    init_from: str | None = Field(
+        None, description="Run folder whose newest assistant and chart this one starts from; the optimiser starts anew."
+    )
     task: TaskSettings = TaskSettings(name=None)
     decoder: DecoderSettings = DecoderSettings()
     space: Component = Component(name="kv")

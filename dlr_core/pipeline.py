@@ -77,6 +77,8 @@ def build_trainer(config: RunConfig, host: PluginHost, make: MakeEnv) -> Trainer
     if hasattr(assistant, "calibrate"):
         with torch.no_grad():
             assistant.calibrate(*env.engine.prefill(calibration_questions(env.engine.task, 128)).question_states())
+    if config.init_from:
+        load_weights({"assistant": assistant, "space": space}, latest_checkpoint(Path(config.init_from)))
     if space.trainable() and config.estimator.name == "score":
         raise ConfigError("estimator 'score' cannot train a joint chart: set space.chart to random or principal")
     spec: EnvSpec = host.create("env", config.env)

@@ -45,9 +45,26 @@ class _Stop:
 
 
 def execute(
-    config: RunConfig, host: PluginHost, *, out: Path | None, resume: bool, overwrite: bool, as_json: bool
+    config: RunConfig,
+    host: PluginHost,
+    *,
+    out: Path | None,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+    go_on: str | None = None,
 ) -> None:
-    """Train and evaluate; everything is left in the run folder."""
+    """Train and evaluate; everything is left in the run folder.
+
+    Args:
+        config: settings.
+        host: every component.
+        out: the run folder; one named by the time if None.
+        resume: continue what is there.
+        overwrite: replace what is there.
+        as_json: print the table as JSON; with no table nothing.
+        go_on: what an interrupted user is told to do; to resume, if None.
+    """
     console = open_console(stderr=as_json)
     path = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     check_free(path, resume=resume, overwrite=overwrite)
@@ -63,10 +80,10 @@ def execute(
             folder.truncate_logs(trainer.step_number)
         finished = _train(config, trainer, folder, console)
         if not finished:
-            console.print(f"saved; go on with: dlr run --resume {path}", highlight=False)
+            console.print(f"saved; go on with: {go_on or f'dlr run --resume {path}'}", highlight=False)
             sys.exit(130)
         result = _evaluate(config, host, trainer, folder, console, digest)
-        if as_json:
+        if as_json and result:
             print(json.dumps({key: value for key, value in result.items() if key != "per_question"}))
         elif result:
             print_table(result, console)
@@ -106,6 +123,8 @@ def _evaluate(
     engine, split = trainer.env.engine, config.eval.split
     parts = (trainer.estimator, trainer.scorer)
     needs_gold = config.warmstart.steps > 0 or any(getattr(part, "needs_gold", False) for part in parts)
+    if config.init_from:
+        needs_gold = needs_gold or read_manifest(Path(config.init_from))["gold_answers_seen"]
     training = {"steps": trainer.step_number, "seconds": trainer.seconds}
     after = engine.decoder.fingerprint()
     folder.manifest(

@@ -18,11 +18,11 @@ PATHS = {
 }
 
 
-def settle(
-    host: PluginHost, config: Path | None, flags: dict[str, Any], assignments: list[str], steps: int | None,
-    minutes: float | None, space: str | None,
-) -> RunConfig:  # fmt: skip
-    """Defaults, then the TOML file, then flags, then ``--set``.
+def gather(
+    config: Path | None, flags: dict[str, Any], assignments: list[str], steps: int | None, minutes: float | None,
+    space: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The TOML file, then flags, then ``--set``, as one tree that is not yet validated.
 
     ``--steps`` alone lifts the default time limit, ``--minutes`` alone the default step limit.
     """
@@ -36,4 +36,12 @@ def settle(
         values["steps"], values["minutes"] = steps, minutes
     for text in assignments:
         merge(values, *parse_assignment(text))
-    return resolve(values, host)
+    return values
+
+
+def settle(
+    host: PluginHost, config: Path | None, flags: dict[str, Any], assignments: list[str], steps: int | None,
+    minutes: float | None, space: str | None,
+) -> RunConfig:  # fmt: skip
+    """Defaults under what :func:`gather` gathers, validated."""
+    return resolve(gather(config, flags, assignments, steps, minutes, space), host)

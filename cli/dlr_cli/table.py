@@ -26,7 +26,7 @@ def open_console(*, stderr: bool = False) -> Console:
 
 def title(result: dict[str, Any]) -> str:
     """What was measured, in a line."""
-    runs = f", {len(result['runs'])} runs" if "runs" in result else ""
+    runs = f", {len(result['runs'])} runs" if "runs" in result else f", run {result['run']}" if "run" in result else ""
     return f"{result['env']}: {result['n']} distinct {result['split']} questions{runs}, 95 % intervals"
 
 

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from dlr_cli.app import main
 
 from dlr_core.host import KINDS
 
@@ -31,20 +30,6 @@ SMALL = {
 def settings(**changes):
     chosen = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
     return [part for key, value in chosen.items() for part in ("--set", f"{key}={value}")]
-
-
-@pytest.fixture
-def dlr(monkeypatch, capsys):
-    """Run the program in this process: exit code, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dlr", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out = capsys.readouterr()
-        return left.value.code or 0, out.out, out.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

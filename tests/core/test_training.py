@@ -220,6 +220,17 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(configure, host, tiny_
     assert torch.equal(whole.generator.get_state(), resumed.generator.get_state())
 
 
+def test_a_run_can_start_from_another_ones_assistant_and_chart(configure, host, tmp_path):
+    space = {**SPACE, "chart": "joint"}
+    first, _ = train(configure(space=space), host)
+    save_checkpoint(first, tmp_path / "checkpoints", keep=1)
+    second = build_trainer(configure(space=space, init_from=str(tmp_path), seed=7), host, make_learner_env)
+    before, after = tensors(first), tensors(second)
+    assert not {key for key in moved(before, after) if key[0] in "03"}
+    assert second.step_number == 0
+    assert not second.optimizer.state_dict()["state"]
+
+
 def test_checkpoints_hold_no_pickle_and_only_the_newest_are_kept(configure, host, tmp_path):
     trainer = build_trainer(configure(), host, make_learner_env)
     for _ in range(3):

@@ -28,6 +28,10 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as space.num_latents=4."),
     ] = None,
+    curriculum: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,C", help="Tasks learned one after another: env ids or tasks, or a TOML file."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as JSON and stop.")] = False,
     resume: Annotated[
         Path | None, typer.Option(help="Continue the run in this folder; --steps or --minutes extend it.")
@@ -39,15 +43,35 @@ def run(
 
     Settings come from the defaults, then --config, then the options, then --set. Ctrl-C saves a checkpoint; go on with
     --resume. Example: dlr run --assistant small-gpt --reward dual --out runs/mine
+
+    With --curriculum every task is learned by a skill of its own (a library with a router over one frozen model) and,
+    for comparison, by one assistant in sequence; it ends in matrices task × stage. The same command again goes on where
+    it stopped. Example: dlr run --curriculum dlr/ChainSum-v0,reasoning-gym:gcd --minutes 4 --out runs/skills
     """
+    import json
+
     from dlr_cli.host import load_host
     from dlr_cli.session import execute
-    from dlr_cli.settings import settle
+    from dlr_cli.settings import gather, settle
     from dlr_core.config import resolve
     from dlr_core.errors import ConfigError
     from dlr_core.rundir import read_manifest
 
     host = load_host()
+    if curriculum is not None:
+        from dlr_cli.curriculum import learn, read_plan
+
+        if resume is not None or env is not None:
+            raise ConfigError("--curriculum names its own tasks and goes on in --out: drop --env and --resume")
+        flags = {"main_model": main_model, "assistant": assistant, "reward": reward,
+                 "contrastive": contrastive, "scorer": scorer, "estimator": estimator, "seed": seed}  # fmt: skip
+        base = gather(config, flags, assignments or [], steps, minutes, space)
+        stages = read_plan(curriculum, base, host)
+        if dry_run:
+            print(json.dumps([stage.config.model_dump(mode="json") for stage in stages], indent=2))
+            return
+        learn(stages, host, out or Path("runs/curriculum"), overwrite=overwrite, as_json=as_json)
+        return
     if resume is not None:
         others = (
             assistant,

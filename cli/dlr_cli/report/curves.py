@@ -89,7 +89,7 @@ def panel(key: str, runs: Mapping[str, Rows], label: str) -> str | None:
 def control_bars(table: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     """Accuracy of every row with its interval, as horizontal bars."""
     names = list(table["rows"])[::-1]
-    figure = Figure(figsize=(6.4, 0.5 + 0.34 * len(names)), layout="constrained")
+    figure = Figure(figsize=(4.8, 0.5 + 0.3 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     values = np.array([100 * table["rows"][name]["accuracy"] for name in names])
     spans = np.array([[100 * bound for bound in table["rows"][name]["ci"]] for name in names])

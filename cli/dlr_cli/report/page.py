@@ -15,14 +15,18 @@ from dlr_core.rundir import read_log, read_manifest
 
 RUN_HEADINGS = ("run", "environment", "assistant", "estimator", "seed", "steps", "minutes", "gold seen", "PFLOP")
 TRACES = 12
+PLAN = "curriculum.json"
+"""The file that tells a curriculum's folder from a run's."""
 
 
 def render(folders: Sequence[Path]) -> str:
-    """The page of some run folders.
+    """The page of some folders, each a run's or a curriculum's, which stands for all of its runs.
 
     Raises:
         RunFolderError: one of them holds no run.
     """
+    curricula = [folder for folder in folders if (folder / PLAN).is_file()]
+    folders = [run for folder in folders for run in (stages_of(folder) if folder in curricula else [folder])]
     manifests = {folder: read_manifest(folder) for folder in folders}
     names = unique_names(folders)
     logs = {names[folder]: with_cost(read_log(folder, "metrics")) for folder in folders}
@@ -30,7 +34,7 @@ def render(folders: Sequence[Path]) -> str:
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         files("dlr_cli.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     )
-    tables = [table for folder in folders if (table := read_json(folder / "eval.json"))]
+    tables = [{"run": names[folder], **table} for folder in folders if (table := read_json(folder / "eval.json"))]
     return template.render(
         title=f"DeepLatent Reasoning: {', '.join(names.values())}",
         run_headings=RUN_HEADINGS,
@@ -41,14 +45,19 @@ def render(folders: Sequence[Path]) -> str:
             retention_of(names[folder], kept) for folder in folders if (kept := read_json(folder / "retention.json"))
         ],
         accumulations=[
-            accumulation_of(names[folder], grown)
-            for folder in folders
+            accumulation_of(folder.resolve().name, grown)
+            for folder in curricula
             if (grown := read_json(folder / "accumulation.json"))
         ],
         traces=[
             {"run": names[folder], "rows": rows} for folder in folders if (rows := read_log(folder, "traces")[:TRACES])
         ],
     )
+
+
+def stages_of(folder: Path) -> list[Path]:
+    """A curriculum's runs: its skills, then the stages of the one assistant."""
+    return [*sorted(folder.glob("library-*")), *sorted(folder.glob("sequence-*"))]
 
 
 def unique_names(folders: Sequence[Path]) -> dict[Path, str]:
