@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dlr_core.errors import ConfigError
+from dlr_core.errors import ConfigError, unknown_name
 from dlr_core.host import PluginHost, explain
 
 COMPONENTS = ("assistant", "reward", "contrastive", "scorer", "estimator", "space")
@@ -137,6 +137,9 @@ class EvalSettings(Section):
         None, ge=0, description="Distinct questions; the environment's own number if not given, 0 leaves the table out."
     )
     split: Literal["test", "validation"] = Field("test", description="test or validation.")
+    controls: tuple[str, ...] | None = Field(
+        None, description="Only these rows beside the trained one, such as ['mean', 'shuffled']; all if not given."
+    )
     prompt_questions: int = Field(
         64, ge=1, description="Training questions (at most as many as above) for choosing the best prompt."
     )
@@ -172,6 +175,15 @@ class RunConfig(Section):
     def decodes(self) -> int:
         """K."""
         return self.batch.decodes or self.batch.samples
+
+
+FIRST_ROWS = ("plain", "anchor", "best_prompt", "random", "mean", "shuffled")
+
+
+def control_rows(host: PluginHost) -> dict[str, str | None]:
+    """Rows of the control table beside the trained one, in order, and the control that each is (None for prompts)."""
+    found: dict[str, str | None] = dict.fromkeys(FIRST_ROWS)
+    return found | {"anchor" if name == "zero" else name: name for name in host.names("control")}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -265,6 +277,8 @@ def _contradictions(config: RunConfig, host: PluginHost) -> list[str]:
     found = []
     if config.decodes > config.batch.samples:
         found.append(f"batch.decodes: expected at most batch.samples={config.batch.samples}, got {config.decodes}")
+    rows = control_rows(host)
+    found += [f"eval.controls: {unknown_name('row', n, rows)}" for n in config.eval.controls or () if n not in rows]
     if config.steps is None and config.minutes is None:
         found.append("expected a limit: steps, minutes, or both")
     if config.estimator.name in host.names("estimator"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dlr_core.config import control_rows
 from dlr_core.evaluate import Answers, Evaluator, Report, best_prompt
 from dlr_core.host import PluginHost
 from dlr_core.protocols import Assistant
@@ -14,8 +15,6 @@ from dlr_core.records import Item, Sample
 from dlr_core.splits import Split
 from dlr_core.stats import bootstrap_mean, pass_at_k
 
-ORDER = ("plain", "anchor", "best_prompt", "random", "mean", "shuffled")
-"""Rows of the table, before those that plugins add and the trained one."""
 ASKS_ASSISTANT = ("trained", "shuffled")
 """Rows whose chains the assistant writes anew for every question: its FLOPs are theirs."""
 
@@ -31,6 +30,7 @@ def control_table(
     prompt_questions: int = 128,
     k: int = 1,
     samples: int | None = None,
+    only: Sequence[str] | None = None,
     report: Report = lambda text: None,
 ) -> dict[str, Any]:
     """Accuracy of the trained assistant and of every control on the same distinct questions.
@@ -45,6 +45,7 @@ def control_table(
         prompt_questions: training questions on which the best prompt is chosen.
         k: with more than 1, also pass@1 … pass@k and maj@k of sampled chains, each decoded greedily.
         samples: how many chains are sampled for that, at least k; 2k if not given.
+        only: rows wanted beside the trained one; all if not given.
         report: called with what is being done.
 
     Returns:
@@ -54,25 +55,31 @@ def control_table(
     """
     evaluator = Evaluator(engine)
     items = distinct_items(engine.task, split, questions, seed)
-    prompt = best_prompt(evaluator, prompt_questions, report)
+    controls = control_rows(host)
+    names = [name for name in controls if only is None or name in only]
     rng = np.random.default_rng(seed)
     report("chains of the trained assistant")
     trained, written = evaluator.latents_and_flops(items, assistant)
     chains = {"trained": trained}
-    for control in host.names("control"):
-        chains["anchor" if control == "zero" else control] = host.create("control", control)(trained, rng)
+    for name in names:
+        if (control := controls[name]) is not None:
+            chains[name] = host.create("control", control)(trained, rng)
     report(f"trained latents and {len(chains) - 1} controls")
     rows = evaluator.under_each(items, chains)
-    for name in ASKS_ASSISTANT:
+    for name in set(ASKS_ASSISTANT) & set(rows):
         rows[name] = Answers(rows[name].samples, rows[name].flops + written)
-    report("plain prompt")
-    rows["plain"] = evaluator.under_prompt(items, "")
-    report("best hand-written prompt")
-    rows["best_prompt"] = evaluator.under_prompt(items, prompt)
-    names = [*ORDER, *sorted(set(rows) - {*ORDER, "trained"}), "trained"]
+    if "plain" in names:
+        report("plain prompt")
+        rows["plain"] = evaluator.under_prompt(items, "")
+    notes = {}
+    if "best_prompt" in names:
+        prompt = best_prompt(evaluator, prompt_questions, report)
+        report("best hand-written prompt")
+        rows["best_prompt"] = evaluator.under_prompt(items, prompt)
+        notes["best_prompt"] = {"prompt": prompt}
+    names.append("trained")
     latents = {name: engine.space.num_latents for name in chains if name != "anchor"}
-    summaries = {name: {**summary(rows[name]), "latents": latents.get(name, 0)} for name in names}
-    summaries["best_prompt"]["prompt"] = prompt
+    summaries = {n: {**summary(rows[n]), "latents": latents.get(n, 0), **notes.get(n, {})} for n in names}
     if k > 1:
         summaries["trained"] |= sampled_chains(evaluator, items, assistant, k, samples or 2 * k, rng, report)
     correct = {name: rows[name].correct_N for name in names}

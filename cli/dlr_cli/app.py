@@ -9,6 +9,7 @@ from dlr_cli.commands.listing import listing
 from dlr_cli.commands.report import report
 from dlr_cli.commands.run import run
 from dlr_cli.commands.space import space_app
+from dlr_cli.commands.sweep import sweep
 from dlr_core.errors import ConfigError, DLRError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("eval")(evaluate)
+app.command("sweep")(sweep)
 app.command("report")(report)
 app.command("list")(listing)
 app.add_typer(space_app, name="space")

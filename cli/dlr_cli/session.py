@@ -53,6 +53,7 @@ def execute(
     overwrite: bool,
     as_json: bool,
     go_on: str | None = None,
+    quiet: bool = False,
 ) -> None:
     """Train and evaluate; everything is left in the run folder.
 
@@ -64,8 +65,9 @@ def execute(
         overwrite: replace what is there.
         as_json: print the table as JSON; with no table nothing.
         go_on: what an interrupted user is told to do; to resume, if None.
+        quiet: print no table, and progress on stderr.
     """
-    console = open_console(stderr=as_json)
+    console = open_console(stderr=as_json or quiet)
     path = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     check_free(path, resume=resume, overwrite=overwrite)
     with console.status("loading the main model …"):
@@ -85,7 +87,7 @@ def execute(
         result = _evaluate(config, host, trainer, folder, console, digest)
         if as_json and result:
             print(json.dumps({key: value for key, value in result.items() if key != "per_question"}))
-        elif result:
+        elif result and not quiet:
             print_table(result, console)
         (path / "report.html").write_text(render([path]), encoding="utf-8")
         console.print(f"run folder: {path} (report.html; tensorboard --logdir {path})", highlight=False)
@@ -152,6 +154,7 @@ def _evaluate(
             questions=questions,
             split=split,
             prompt_questions=prompt_questions,
+            only=config.eval.controls,
             report=report,
         )
         digests = {"before": digest, "after": engine.decoder.fingerprint()}

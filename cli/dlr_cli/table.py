@@ -86,8 +86,9 @@ def remarks(result: dict[str, Any]) -> list[str]:
             f"trained, {trained['samples']} sampled chains: pass@1 {trained['pass_at']['1']:.1%}, "
             f"pass@{k} {trained['pass_at_k']:.1%}, maj@{k} {trained['maj_at_k']:.1%}"
         )
-    lines.append(explain_latents(result))
-    if "cost" in result:
+    if {"mean", "shuffled"} <= set(result["paired"]):
+        lines.append(explain_latents(result))
+    if "cost" in result and "best_prompt" in result["paired"]:
         lines.append(explain_cost(result))
     if "digest" in result:
         digest = result["digest"]

@@ -104,3 +104,47 @@ def test_the_page_needs_no_network_and_shows_every_part(dlr, tiny_model, tmp_pat
     code, _, err = dlr("report", tmp_path / "nothing")
     assert code == 2
     assert err.startswith("error:")
+
+
+def test_a_sweep_trains_every_variant_once_and_compares_them(dlr, tiny_model, tmp_path):
+    base = "".join(f"{key} = {value}\n" for key, value in SMALL.items())
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        f'seeds = [0, 1]\n[base]\nsteps = 1\n{base}decoder.model = "{tiny_model}"\n'
+        'eval.controls = ["mean", "shuffled"]\n'
+        '[[variants]]\nname = "default"\n[[variants]]\nname = "no contrast"\nset = { contrastive = "none" }\n'
+    )
+    out = tmp_path / "swept"
+    code, text, _ = dlr("sweep", plan, "--out", out, "--dry-run")
+    assert code == 0
+    assert len(text.split()) == 4
+    assert not out.exists()
+    code, text, err = dlr("sweep", plan, "--out", out, "--part", "1/2", "--json")
+    assert code == 0, err
+    assert [line["seeds"] for line in json.loads(text)] == [[0, 1]]
+    made = {path: path.stat().st_mtime_ns for path in out.glob("*/eval.json")}
+    assert len(made) == 2
+    code, text, _ = dlr("sweep", plan, "--out", out, "--json")
+    assert code == 0
+    default, other = json.loads(text)
+    assert default["seeds"] == other["seeds"] == [0, 1]
+    assert {"difference", "difference_ci", "minus_mean"} <= set(other)
+    assert all(path.stat().st_mtime_ns == time for path, time in made.items())
+    assert len(json.loads((out / "summary.json").read_text())) == 4
+    table = json.loads((out / "default-seed0" / "eval.json").read_text())
+    assert list(table["rows"]) == ["mean", "shuffled", "trained"]
+    code, text, _ = dlr("sweep", plan, "--out", out, "--markdown")
+    assert "| no contrast | 0, 1 |" in text
+
+
+def test_a_sweep_with_a_bad_variant_starts_nothing(dlr, tmp_path):
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        '[[variants]]\nname = "typo"\nset = { reward = "dule" }\n'
+        '[[variants]]\nname = "row"\nset = { "eval.controls" = ["shufled"] }\n'
+    )
+    code, _, err = dlr("sweep", plan, "--out", tmp_path / "swept")
+    assert code == 2
+    assert "typo: no reward named 'dule'" in err
+    assert "did you mean 'shuffled'" in err
+    assert not (tmp_path / "swept").exists()

@@ -1,0 +1,148 @@
+"""A sweep: variants of one run, each under several seeds, compared question by question with the first variant."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dlr_core.aggregate import bootstrap_runs
+from dlr_core.config import merge, parse_assignment
+from dlr_core.errors import ConfigError
+from dlr_core.host import explain
+
+
+class Variant(BaseModel):
+    """What one variant changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    set: dict[str, Any] = Field(default_factory=dict, description="Dotted settings, as --set takes them.")
+
+
+class SweepPlan(BaseModel):
+    """A sweep file: shared settings, and either variants, or a grid whose product is taken."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: dict[str, Any] = Field(default_factory=dict, description="Settings of every run, as in a config file.")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    variants: tuple[Variant, ...] = ()
+    grid: dict[str, list[Any]] = Field(default_factory=dict, description="Dotted setting → values.")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of a sweep."""
+
+    variant: str
+    seed: int
+    values: dict[str, Any]
+    """Settings, not yet validated."""
+
+    @property
+    def folder(self) -> str:
+        """Name of its run folder."""
+        slug = "".join(c if c.isalnum() or c in "-_.=" else "-" for c in self.variant)
+        return f"{slug}-seed{self.seed}"
+
+
+def expand(tree: Mapping[str, Any]) -> list[Row]:
+    """Every run of a sweep file, seed by seed, so that one seed of everything is there early.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    try:
+        plan = SweepPlan.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(*explain(error, "sweep", SweepPlan.model_fields)) from None
+    if bool(plan.variants) == bool(plan.grid):
+        raise ConfigError("a sweep needs either [[variants]] or a [grid]")
+    variants = list(plan.variants) or [
+        Variant(name=", ".join(f"{key}={value}" for key, value in zip(plan.grid, chosen, strict=True)),
+                set=dict(zip(plan.grid, chosen, strict=True)))
+        for chosen in product(*plan.grid.values())
+    ]  # fmt: skip
+    names = [variant.name for variant in variants]
+    if len(set(names)) < len(names):
+        raise ConfigError("two variants of a sweep have the same name")
+    return [Row(v.name, seed, _values(plan.base, v.set, seed)) for seed in plan.seeds for v in variants]
+
+
+def _values(base: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    values: dict[str, Any] = dict(base)
+    for key, value in changes.items():
+        merge(values, parse_assignment(f"{key}=0")[0], value)
+    return {**values, "seed": seed}
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """``2/3`` as (2, 3).
+
+    Raises:
+        ConfigError: not of that form, or not within it.
+    """
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise ConfigError(f"--part: expected i/n with 1 <= i <= n, got {text!r}")
+    return int(number), int(count)
+
+
+def summarise(row: Row, manifest: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a finished run: small enough to commit, enough to pair its questions with another run's."""
+    return {
+        "variant": row.variant,
+        "seed": row.seed,
+        "env": table["env"],
+        "split": table["split"],
+        "n": table["n"],
+        "steps": manifest["training"]["steps"],
+        "minutes": round(manifest["training"]["seconds"] / 60, 2),
+        "pflop": manifest["cost"]["flops"] / 1e15,
+        "gold": manifest["gold_answers_seen"],
+        "digest_kept": table["digest"]["before"] == table["digest"]["after"],
+        "accuracy": {name: shown["accuracy"] for name, shown in table["rows"].items()},
+        "format": table["rows"]["trained"]["format"],
+        "right": {name: "".join(str(int(x >= 0.99)) for x in bits) for name, bits in table["per_question"].items()},
+    }
+
+
+def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One line a variant: mean over seeds with its interval, and its difference from the first variant.
+
+    Differences are paired by seed and question over the seeds that both have; the interval draws seeds, then questions.
+    """
+    found = []
+    names = list(dict.fromkeys(row["variant"] for row in rows))
+    for name in names:
+        own = {row["seed"]: row for row in rows if row["variant"] == name}
+        first = {row["seed"]: row for row in rows if row["variant"] == names[0]}
+        mean, _ = bootstrap_runs([[_bits(row, "trained") for row in own.values()]])
+        line: dict[str, Any] = {
+            "variant": name,
+            "seeds": sorted(own),
+            "accuracy": float(np.mean([row["accuracy"]["trained"] for row in own.values()])),
+            "ci": list(mean),
+            "steps": float(np.mean([row["steps"] for row in own.values()])),
+            "pflop": float(np.mean([row["pflop"] for row in own.values()])),
+        }
+        for control in ("mean", "shuffled"):
+            if all(control in row["right"] for row in own.values()):
+                gaps = [_bits(row, "trained") - _bits(row, control) for row in own.values()]
+                line[f"minus_{control}"] = float(np.mean([gap.mean() for gap in gaps]))
+                line[f"minus_{control}_ci"] = list(bootstrap_runs([gaps])[0])
+        shared = sorted(set(own) & set(first))
+        if name != names[0] and shared:
+            gaps = [_bits(own[seed], "trained") - _bits(first[seed], "trained") for seed in shared]
+            line["difference"] = float(np.mean([gap.mean() for gap in gaps]))
+            line["difference_ci"] = list(bootstrap_runs([gaps])[0])
+        found.append(line)
+    return found
+
+
+def _bits(row: Mapping[str, Any], name: str) -> Any:
+    return np.array([float(bit) for bit in row["right"][name]])
