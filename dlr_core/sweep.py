@@ -97,12 +97,12 @@ def summarise(row: Row, manifest: Mapping[str, Any], table: Mapping[str, Any]) -
     return {
         "variant": row.variant,
         "seed": row.seed,
-        "env": table["env"],
+        "task": manifest["config"]["task"]["name"] or table["env"],
         "split": table["split"],
         "n": table["n"],
         "steps": manifest["training"]["steps"],
         "minutes": round(manifest["training"]["seconds"] / 60, 2),
-        "pflop": manifest["cost"]["flops"] / 1e15,
+        "tflop": manifest["cost"]["flops"] / 1e12,
         "gold": manifest["gold_answers_seen"],
         "digest_kept": table["digest"]["before"] == table["digest"]["after"],
         "accuracy": {name: shown["accuracy"] for name, shown in table["rows"].items()},
@@ -114,7 +114,8 @@ def summarise(row: Row, manifest: Mapping[str, Any], table: Mapping[str, Any]) -
 def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One line a variant: mean over seeds with its interval, and its difference from the first variant.
 
-    Differences are paired by seed and question over the seeds that both have; the interval draws seeds, then questions.
+    Differences are paired by seed and question over the seeds that both have, where both are on one task; the interval
+    draws seeds, then questions.
     """
     found = []
     names = list(dict.fromkeys(row["variant"] for row in rows))
@@ -124,18 +125,19 @@ def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         mean, _ = bootstrap_runs([[_bits(row, "trained") for row in own.values()]])
         line: dict[str, Any] = {
             "variant": name,
+            "task": next(iter(own.values()))["task"],
             "seeds": sorted(own),
             "accuracy": float(np.mean([row["accuracy"]["trained"] for row in own.values()])),
             "ci": list(mean),
             "steps": float(np.mean([row["steps"] for row in own.values()])),
-            "pflop": float(np.mean([row["pflop"] for row in own.values()])),
+            "tflop": float(np.mean([row["tflop"] for row in own.values()])),
         }
         for control in ("mean", "shuffled"):
             if all(control in row["right"] for row in own.values()):
                 gaps = [_bits(row, "trained") - _bits(row, control) for row in own.values()]
                 line[f"minus_{control}"] = float(np.mean([gap.mean() for gap in gaps]))
                 line[f"minus_{control}_ci"] = list(bootstrap_runs([gaps])[0])
-        shared = sorted(set(own) & set(first))
+        shared = sorted(seed for seed in set(own) & set(first) if own[seed]["task"] == first[seed]["task"])
         if name != names[0] and shared:
             gaps = [_bits(own[seed], "trained") - _bits(first[seed], "trained") for seed in shared]
             line["difference"] = float(np.mean([gap.mean() for gap in gaps]))

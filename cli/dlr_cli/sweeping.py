@@ -18,7 +18,7 @@ from dlr_core.host import PluginHost
 from dlr_core.rundir import read_manifest, write_json
 from dlr_core.sweep import Row, compare, summarise
 
-HEADINGS = ("variant", "seeds", "steps", "PFLOP", "right %", "interval", "− first", "interval", "− mean", "− shuffled")
+HEADINGS = ("variant", "seeds", "steps", "TFLOP", "right %", "interval", "− first", "interval", "− mean", "− shuffled")
 
 
 def run_sweep(
@@ -96,7 +96,7 @@ def cells(line: Mapping[str, Any]) -> list[str]:
         line["variant"],
         ", ".join(map(str, line["seeds"])),
         f"{line['steps']:.0f}",
-        f"{line['pflop']:.2f}",
+        f"{line['tflop']:.1f}",
         f"{100 * line['accuracy']:.1f}",
         f"{100 * line['ci'][0]:.1f} … {100 * line['ci'][1]:.1f}",
         f"{100 * line['difference']:+.1f}" if "difference" in line else "",

@@ -21,7 +21,7 @@ HEADINGS = ("", "right %", "interval", "format %", "tokens", "GFLOP", "trained â
 def open_console(*, stderr: bool = False) -> Console:
     """A console that is wide enough for the table where there is no terminal to ask."""
     console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=120)
+    return console if console.is_terminal else Console(stderr=stderr, width=132)
 
 
 def title(result: dict[str, Any]) -> str:
@@ -98,17 +98,17 @@ def remarks(result: dict[str, Any]) -> list[str]:
 
 
 def explain_cost(result: dict[str, Any]) -> str:
-    """What training took in all, and what a PFLOP of it bought over the best prompt."""
+    """What training took in all, and what a TFLOP of it bought over the best prompt."""
     cost = result["cost"]
     total = max(cost["flops"], 1)
     shares = ", ".join(
         f"{name} {cost[key] / total:.1%}"
         for name, key in (("main model", "main_flops"), ("assistant", "assistant_flops"), ("scorer", "scorer_flops"))
     )
-    gained = 100 * result["paired"]["best_prompt"]["difference"] / (total / 1e15)
+    gained = 100 * result["paired"]["best_prompt"]["difference"] / (total / 1e12)
     return (
-        f"training took {total / 1e15:.3g} PFLOP ({shares}), {cost['decodes'] + cost['search_decodes']} decodes, "
-        f"{cost['seconds'] / 60:.1f} min: {gained:+.3g} points over the best prompt per PFLOP"
+        f"training took {total / 1e12:.3g} TFLOP ({shares}), {cost['decodes'] + cost['search_decodes']} decodes, "
+        f"{cost['seconds'] / 60:.1f} min: {gained:+.2f} points over the best prompt per TFLOP"
     )
 
 

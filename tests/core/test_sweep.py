@@ -52,10 +52,18 @@ def test_parts_share_the_runs_among_them() -> None:
             parse_part(bad)
 
 
-def row(variant, seed, trained, mean):
+def row(variant, seed, trained, mean, task="sums"):
     accuracy = {"trained": trained.count("1") / len(trained), "mean": mean.count("1") / len(mean)}
     right = {"trained": trained, "mean": mean}
-    return {"variant": variant, "seed": seed, "steps": 5, "pflop": 1.0, "accuracy": accuracy, "right": right}
+    return {
+        "variant": variant,
+        "task": task,
+        "seed": seed,
+        "steps": 5,
+        "tflop": 1.0,
+        "accuracy": accuracy,
+        "right": right,
+    }
 
 
 def test_variants_are_compared_over_the_seeds_that_both_have() -> None:
@@ -69,3 +77,9 @@ def test_variants_are_compared_over_the_seeds_that_both_have() -> None:
     assert "difference" not in lines[0]
     assert lines[1]["seeds"] == [0, 2]
     assert lines[1]["difference"] == pytest.approx(0.25)
+
+
+def test_different_tasks_are_not_compared() -> None:
+    lines = compare([row("sums", 0, "1100", "1000"), row("words", 0, "110", "100", task="words")])
+    assert [line["task"] for line in lines] == ["sums", "words"]
+    assert "difference" not in lines[1]

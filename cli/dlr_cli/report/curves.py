@@ -26,7 +26,7 @@ PANELS = (
     ("effective_rank", "Effective rank", "of a step's chains"),
     ("scorer_auroc", "Scorer AUROC", "prediction against correctness, 0.5 is chance"),
     ("scorer_calibration", "Scorer calibration error", "mean |predicted − realised reward|"),
-    ("pflop", "Cost so far", "PFLOP of main model, assistant and scorer"),
+    ("tflop", "Cost so far", "TFLOP of main model, assistant and scorer"),
 )
 COLOURS = ("#0b63b0", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be123c", "#0e7490", "#4b5563")
 SMOOTH = 0.2
@@ -36,8 +36,8 @@ def with_cost(rows: Rows) -> list[dict[str, Any]]:
     """Rows with the cost accumulated so far."""
     spent, found = 0.0, []
     for row in rows:
-        spent += sum(row.get(f"{part}_flops") or 0 for part in ("main", "assistant", "scorer")) / 1e15
-        found.append({**row, "pflop": spent} if spent else dict(row))
+        spent += sum(row.get(f"{part}_flops") or 0 for part in ("main", "assistant", "scorer")) / 1e12
+        found.append({**row, "tflop": spent} if spent else dict(row))
     return found
 
 
@@ -71,7 +71,7 @@ def panel(key: str, runs: Mapping[str, Rows], label: str) -> str | None:
             continue
         steps, values = zip(*points, strict=True)
         colour = COLOURS[number % len(COLOURS)]
-        if key != "pflop":
+        if key != "tflop":
             axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
             values = tuple(smooth(values))
         axes.plot(steps, values, color=colour, linewidth=1.6)

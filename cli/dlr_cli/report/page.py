@@ -13,7 +13,7 @@ from dlr_cli.table import HEADINGS, LABELS, RETENTION_HEADINGS, cells, remarks, 
 from dlr_core.aggregate import aggregate
 from dlr_core.rundir import read_log, read_manifest
 
-RUN_HEADINGS = ("run", "environment", "assistant", "estimator", "seed", "steps", "minutes", "gold seen", "PFLOP")
+RUN_HEADINGS = ("run", "environment", "assistant", "estimator", "seed", "steps", "minutes", "gold seen", "TFLOP")
 TRACES = 12
 PLAN = "curriculum.json"
 """The file that tells a curriculum's folder from a run's."""
@@ -95,7 +95,7 @@ def describe(number: int, name: str, manifest: Mapping[str, Any]) -> dict[str, A
         training.get("steps", "unfinished"),
         f"{training['seconds'] / 60:.1f}" if training else "",
         "yes" if manifest["gold_answers_seen"] else "no",
-        f"{cost / 1e15:.3g}" if cost else "",
+        f"{cost / 1e12:.3g}" if cost else "",
     )
     text = json.dumps(config, indent=2)
     return {"name": name, "colour": COLOURS[number % len(COLOURS)], "cells": shown, "config": text}
