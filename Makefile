@@ -1,8 +1,9 @@
 # Everything a person types. Each target sets up what it needs.
 PYTHON ?= python3
+PART ?= 1/1
 BIN := .venv/bin
 
-.PHONY: help install run test check
+.PHONY: help install run results test check
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/  /'
 
@@ -15,6 +16,9 @@ install: .venv/.installed  ## the project and its test tools in .venv
 
 run: install     ## train the default (real 135M model, ChainSum) into runs/main, compare with the controls
 	$(BIN)/dlr run --assistant small-gpt --reward dual --out runs/main --overwrite
+
+results: install ## train the published sweeps (PART=i/n: that part of them), rewrite docs/results.md
+	$(BIN)/python benchmarks/results.py run --part $(PART)
 
 test: check      ## lint, types and every test (the real model included)
 	$(BIN)/python -m pytest

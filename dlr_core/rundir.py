@@ -120,7 +120,8 @@ class RunFolder:
         }
         path = self.path / "manifest.json"
         if path.is_file():
-            described = {**described, **json.loads(path.read_text(encoding="utf-8"))}
+            old = json.loads(path.read_text(encoding="utf-8"))
+            described = {**described, **old, "config": described["config"]}  # a resumed run may have new limits
         for key, value in more.items():
             described[key] = {**described[key], **value} if isinstance(value, dict) and key in described else value
         write_json(path, described)

@@ -7,6 +7,7 @@ import typer
 
 
 def run(
+    context: typer.Context,
     assistant: Annotated[str | None, typer.Option(help="Policy over latent chains: small-gpt, mlp, prior …")] = None,
     reward: Annotated[str | None, typer.Option(help="Reward: dual, correctness, format …")] = None,
     env: Annotated[str | None, typer.Option(help="Environment id, such as dlr/ChainSum-v0.")] = None,
@@ -58,42 +59,27 @@ def run(
     from dlr_core.rundir import read_manifest
 
     host = load_host()
+    flags = {"env": env, "main_model": main_model, "assistant": assistant, "reward": reward,
+             "contrastive": contrastive, "scorer": scorer, "estimator": estimator, "seed": seed}  # fmt: skip
     if curriculum is not None:
         from dlr_cli.curriculum import learn, read_plan
 
         if resume is not None or env is not None:
             raise ConfigError("--curriculum names its own tasks and goes on in --out: drop --env and --resume")
-        flags = {"main_model": main_model, "assistant": assistant, "reward": reward,
-                 "contrastive": contrastive, "scorer": scorer, "estimator": estimator, "seed": seed}  # fmt: skip
-        base = gather(config, flags, assignments or [], steps, minutes, space)
-        stages = read_plan(curriculum, base, host)
+        stages = read_plan(curriculum, gather(config, flags, assignments or [], steps, minutes, space), host)
         if dry_run:
             print(json.dumps([stage.config.model_dump(mode="json") for stage in stages], indent=2))
             return
         learn(stages, host, out or Path("runs/curriculum"), overwrite=overwrite, as_json=as_json)
         return
     if resume is not None:
-        others = (
-            assistant,
-            reward,
-            env,
-            main_model,
-            space,
-            estimator,
-            contrastive,
-            scorer,
-            seed,
-            out,
-            config,
-            assignments,
-        )
-        if any(given is not None for given in others) or overwrite:
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+        if given - {"resume", "steps", "minutes", "as_json", "dry_run"}:
             raise ConfigError("--resume continues a run as it was: only --steps, --minutes and --json go with it")
         limits = {} if steps is None and minutes is None else {"steps": steps, "minutes": minutes}
         settings = resolve({**read_manifest(resume)["config"], **limits}, host)
     else:
-        flags = {"env": env, "main_model": main_model, "assistant": assistant, "reward": reward,
-                 "contrastive": contrastive, "scorer": scorer, "estimator": estimator, "seed": seed}  # fmt: skip
         settings = settle(host, config, flags, assignments or [], steps, minutes, space)
     if dry_run:
         print(settings.model_dump_json(indent=2))

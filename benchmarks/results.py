@@ -1,0 +1,153 @@
+"""docs/results.md, from summaries of runs that are kept in benchmarks/results.
+
+python benchmarks/results.py run --part 1/5   # trains that part of the runs (resumable), then renders
+python benchmarks/results.py render           # the page from the summaries that are there
+
+``make results PART=i/n`` is the first of the two. A summary holds settings, cost and every question's result, so that
+the intervals on the page can be computed again from it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from dlr_cli.sweeping import as_markdown
+
+from dlr_core.aggregate import bootstrap_runs
+from dlr_core.sweep import compare, parse_part
+
+HERE = Path(__file__).parent
+KEPT = HERE / "results"
+RUNS = Path("runs")
+SWEEPS = ("tasks", "ablations")
+CURRICULUM = ("run", "--curriculum", "benchmarks/curriculum.toml", "--minutes", "3", "--set", "eval.questions=100",
+              "--out", "runs/curriculum")  # fmt: skip
+ROWS = ("plain", "anchor", "best_prompt", "random", "mean", "shuffled", "trained")
+
+
+def train(part: str) -> None:
+    """One part of all runs; the last part also learns the curriculum."""
+    number, count = parse_part(part)
+    dlr = Path(sys.executable).with_name("dlr")
+    for name in SWEEPS:
+        plan, out = f"benchmarks/{name}.toml", str(RUNS / name)
+        subprocess.run([dlr, "sweep", plan, "--out", out, "--part", part], check=True)
+    if number == count:
+        subprocess.run([dlr, *CURRICULUM], check=True)
+
+
+def collect() -> None:
+    """Take over what finished runs left; rows that were kept before and are not there now stay."""
+    KEPT.mkdir(exist_ok=True)
+    for name in SWEEPS:
+        fresh = read(RUNS / name / "summary.json") or []
+        old = read(KEPT / f"{name}.json") or []
+        rows = {(row["variant"], row["seed"]): row for row in [*old, *fresh]}
+        if rows:
+            write(KEPT / f"{name}.json", [rows[key] for key in sorted(rows, key=lambda key: (key[1], key[0]))])
+    grown = read(RUNS / "curriculum" / "accumulation.json")
+    if grown:
+        write(KEPT / "curriculum.json", grown)
+
+
+def read(path: Path) -> Any:
+    """A JSON file; None if there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def write(path: Path, value: Any) -> None:
+    """One line an entry of a list, so that versions can be compared."""
+    if isinstance(value, list):
+        text = "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]\n"
+    else:
+        text = json.dumps(value, indent=1) + "\n"
+    path.write_text(text, encoding="utf-8")
+
+
+def bits(row: dict[str, Any], name: str) -> Any:
+    """Correctness of every question of one row of a control table."""
+    import numpy as np
+
+    return np.array([float(bit) for bit in row["right"][name]])
+
+
+def tasks_table(rows: list[dict[str, Any]]) -> str:
+    """Every task's control table, mean over seeds, and what trained gains on each row."""
+    lines = ["| task | seeds | n | " + " | ".join(ROWS) + " |", "|---" * (3 + len(ROWS)) + "|"]
+    gaps = ["| task | " + " | ".join(f"trained − {name}" for name in ROWS[:-1]) + " |", "|---" * len(ROWS) + "|"]
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        own = [row for row in rows if row["variant"] == variant]
+        shown = []
+        for name in ROWS:
+            (low, high), _ = bootstrap_runs([[bits(row, name) for row in own]])
+            mean = sum(row["accuracy"][name] for row in own) / len(own)
+            shown.append(f"{100 * mean:.1f} [{100 * low:.0f}, {100 * high:.0f}]")
+        seeds = ", ".join(str(row["seed"]) for row in own)
+        lines.append(f"| {variant} | {seeds} | {own[0]['n']} | " + " | ".join(shown) + " |")
+        differences = []
+        for name in ROWS[:-1]:
+            each = [bits(row, "trained") - bits(row, name) for row in own]
+            (low, high), _ = bootstrap_runs([each])
+            mean = sum(gap.mean() for gap in each) / len(each)
+            differences.append(f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
+        gaps.append(f"| {variant} | " + " | ".join(differences) + " |")
+    return "\n".join(lines) + "\n\n" + "\n".join(gaps)
+
+
+def curriculum_section(grown: dict[str, Any]) -> str:
+    """The matrices task × stage and the remarks below them."""
+    parts = []
+    for learner in grown["learners"]:
+        parts.append(f"**{learner['name']}**, right % on each task (n = {', '.join(map(str, grown['n']))}):\n")
+        parts.append("| | " + " | ".join(grown["tasks"]) + " |\n" + "|---" * (1 + len(grown["tasks"])) + "|")
+        for task, row in zip(grown["tasks"], learner["matrix"], strict=True):
+            cells = ["" if value is None else f"{100 * value:.0f}" for value in row]
+            parts.append(f"| after {task} | " + " | ".join(cells) + " |")
+        if "library" in learner["name"]:
+            for name, key in (("the task's own skill", "oracle"), ("plain prompt", "plain"), ("anchor only", "anchor")):
+                parts.append(f"| {name} | " + " | ".join(f"{100 * value:.0f}" for value in grown[key]) + " |")
+        parts.append("")
+    return "\n".join([*parts, *(f"- {line}" for line in grown["remarks"])])
+
+
+def section(title: str, sweep: str, table: str) -> str:
+    """A sweep's table under its title and the command that makes it."""
+    return f"## {title}\n\n`dlr sweep benchmarks/{sweep}.toml --out runs/{sweep}`\n\n{table}"
+
+
+def render() -> str:
+    """The figures' part of docs/results.md; none of it is written by hand."""
+    sections = []
+    tasks, ablations, grown = (read(KEPT / f"{name}.json") for name in (*SWEEPS, "curriculum"))
+    if tasks:
+        sections.append(section("Three tasks, test questions", "tasks", tasks_table(tasks)))
+    if ablations:
+        compared = as_markdown(compare(ablations))
+        sections.append(section("One factor at a time, validation questions", "ablations", compared))
+    if grown:
+        sections.append(
+            "## Tasks one after another\n\n`dlr " + " ".join(CURRICULUM) + "`\n\n" + curriculum_section(grown)
+        )
+    return "\n\n".join(sections) + "\n"
+
+
+def main() -> None:
+    """Train if asked to, then rewrite the page below its marker."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "render"))
+    parser.add_argument("--part", default="1/1", help="which part of the runs, as i/n")
+    asked = parser.parse_args()
+    if asked.what == "run":
+        train(asked.part)
+    collect()
+    page = HERE.parent / "docs" / "results.md"
+    written, marker, _ = page.read_text(encoding="utf-8").partition("<!-- figures -->\n")
+    page.write_text(written + marker + "\n" + render(), encoding="utf-8")
+    print(f"wrote {page.relative_to(HERE.parent)}")
+
+
+if __name__ == "__main__":
+    main()
