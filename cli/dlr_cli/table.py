@@ -107,7 +107,7 @@ def explain_cost(result: dict[str, Any]) -> str:
     )
     gained = 100 * result["paired"]["best_prompt"]["difference"] / (total / 1e12)
     return (
-        f"training took {total / 1e12:.3g} TFLOP ({shares}), {cost['decodes'] + cost['search_decodes']} decodes, "
+        f"training took {total / 1e12:.3g} TFLOP ({shares}), {cost['decodes'] + cost['search_decodes']:.0f} decodes, "
         f"{cost['seconds'] / 60:.1f} min: {gained:+.2f} points over the best prompt per TFLOP"
     )
 
