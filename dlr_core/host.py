@@ -1,6 +1,7 @@
 """The plugin host: finds plugins, checks them one by one, and builds components by name."""
 
 import inspect
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -14,6 +15,9 @@ from dlr_core.errors import ConfigError, PluginError, unknown_name
 from dlr_core.version import API_VERSION
 
 PREFIX = "dlr_register_"
+RESTRICT = "DLR_PLUGINS"
+OWN = ("builtin", "envs")
+"""Entry points of this project: always loaded."""
 KINDS = tuple(name.removeprefix(PREFIX) for name in vars(hookspecs) if name.startswith(PREFIX))
 
 
@@ -52,14 +56,24 @@ class PluginHost:
         self._manager.add_hookspecs(hookspecs)
         self._entries: dict[tuple[str, str], Entry] = {}
         self.skipped: list[Skipped] = []
+        self.distributions: dict[str, str] = {}
+        """Where each loaded plugin came from: name and version of its distribution."""
 
     @classmethod
     def from_entry_points(cls) -> "PluginHost":
-        """A host holding every working plugin of the entry-point group ``dlr``, this project's own first."""
+        """A host holding every working plugin of the entry-point group ``dlr``, this project's own first.
+
+        The environment variable ``DLR_PLUGINS`` (names, comma-separated) restricts the others to those it names.
+        """
         host = cls()
-        own = {"builtin", "envs"}
-        for point in sorted(entry_points(group=hookspecs.PROJECT), key=lambda p: (p.name not in own, p.name)):
-            host.load(point)
+        asked = os.environ.get(RESTRICT)
+        wanted = None if asked is None else {name.strip() for name in asked.split(",") if name.strip()}
+        points = sorted(entry_points(group=hookspecs.PROJECT), key=lambda p: (p.name not in OWN, p.name))
+        for point in points:
+            if wanted is None or point.name in {*OWN, *wanted}:
+                host.load(point)
+        for name in sorted((wanted or set()) - {point.name for point in points}):
+            host.skipped.append(Skipped(name, "not installed", f"{RESTRICT} names it, no entry point does"))
         return host
 
     def load(self, point: EntryPoint) -> bool:
@@ -70,6 +84,7 @@ class PluginHost:
         except Exception as error:  # whatever a stranger's module raises must not take the host down
             self.skipped.append(Skipped(point.name, dist, f"{type(error).__name__}: {error}".splitlines()[0]))
             return False
+        self.distributions[point.name] = dist
         return True
 
     def add(self, plugin: object, name: str) -> None:

@@ -14,7 +14,7 @@ from dlr_core.evaluate import Evaluator
 from dlr_core.host import PluginHost
 from dlr_core.protocols import EnvSpec
 from dlr_core.questions import calibration_questions
-from dlr_core.records import Item
+from dlr_core.records import Item, PromptCache
 from dlr_core.rundir import read_manifest
 from dlr_core.trainer import Trainer
 
@@ -133,9 +133,32 @@ class DLRPipeline:
 
     def __call__(self, question: str) -> str:
         """The frozen model's greedy answer after the assistant's mean chain for this question."""
-        evaluator, item = Evaluator(self.engine), Item(question, "", 0)
-        cache = self.engine.prefill([question])
-        latents = torch.as_tensor(evaluator.latents([item], self.assistant), device=self.engine.decoder.device)
-        with torch.no_grad():
-            ready = self.engine.space.inject(cache, latents)
-            return str(self.engine.decoder.decode(ready, self.engine.max_new_tokens).texts[0])
+        return self._text(self.engine.space.inject(self.engine.prefill([question]), self._chain(question)))
+
+    @torch.no_grad()
+    def explain(self, question: str) -> dict[str, Any]:
+        """The same beside what the plain prompt and the anchor alone give, and what the latents look like.
+
+        Returns:
+            ``{"question", "plain", "anchor", "trained", "latent_rms", "nearest_tokens"}``: three completions, and of
+            every latent its size and the vocabulary tokens whose effect lies closest.
+        """
+        engine, chain_1TD = self.engine, self._chain(question)
+        cache = engine.prefill([question])
+        return {
+            "question": question,
+            "plain": self._text(engine.decoder.prefill([question], [], [], 0)),
+            "anchor": self._text(engine.space.inject(cache, torch.zeros_like(chain_1TD))),
+            "trained": self._text(engine.space.inject(cache, chain_1TD)),
+            "latent_rms": [round(float(x), 4) for x in chain_1TD[0].square().mean(-1).sqrt()],
+            "nearest_tokens": engine.space.nearest_tokens(chain_1TD[0]),
+        }
+
+    def _chain(self, question: str) -> torch.Tensor:
+        """The assistant's mean chain (1, T, D)."""
+        found = Evaluator(self.engine).latents([Item(question, "", 0)], self.assistant)
+        return torch.as_tensor(found, device=self.engine.decoder.device)
+
+    @torch.no_grad()
+    def _text(self, ready: PromptCache) -> str:
+        return str(self.engine.decoder.decode(ready, self.engine.max_new_tokens).texts[0])

@@ -4,8 +4,10 @@ import sys
 
 import typer
 
+from dlr_cli.commands.ask import ask
 from dlr_cli.commands.eval import evaluate
 from dlr_cli.commands.listing import listing
+from dlr_cli.commands.plugins import plugins_app
 from dlr_cli.commands.report import report
 from dlr_cli.commands.run import run
 from dlr_cli.commands.space import space_app
@@ -22,10 +24,12 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("eval")(evaluate)
+app.command("ask")(ask)
 app.command("sweep")(sweep)
 app.command("report")(report)
 app.command("list")(listing)
 app.add_typer(space_app, name="space")
+app.add_typer(plugins_app, name="plugins")
 
 
 def main() -> None:

@@ -357,6 +357,19 @@ def test_eval_counts_sampled_chains_and_takes_other_questions(finished_run, dlr)
     assert "--samples" in err
 
 
+def test_ask_answers_with_and_without_latents(finished_run, dlr):
+    path, _ = finished_run
+    code, out, _ = dlr("ask", path, "How much is 3 + 4?", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert {"plain", "anchor", "trained"} <= set(found)
+    assert len(found["latent_rms"]) == len(found["nearest_tokens"]) == 2
+    code, out, _ = dlr("ask", path, "How much is 3 + 4?")
+    assert code == 0
+    for shown in ("plain prompt", "anchor only", "with latents", "latent  2"):
+        assert shown in out
+
+
 def test_eval_moves_a_run_to_another_environment(finished_run, dlr):
     path, _ = finished_run
     code, out, _ = dlr("eval", path, "--n", 3, "--env", "dlr/Products-v0", "--json")

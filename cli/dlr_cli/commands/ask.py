@@ -1,0 +1,36 @@
+"""``dlr ask``: one question, answered with a run's latents and without."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def ask(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    question: Annotated[str, typer.Argument(help="Any question; it need not be of the run's task.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Answer a question with the assistant's mean chain, and show which tokens each latent lies nearest to.
+
+    The plain prompt's and the anchor's answers stand beside it, under the same token limit.
+    Example: dlr ask runs/main "State the final answer to the following arithmetic problem: 27 + 45 ="
+    """
+    import json
+
+    from dlr_cli.host import load_host, make_learner_env
+    from dlr_cli.table import open_console
+    from dlr_core.pipeline import DLRPipeline
+
+    console = open_console(stderr=as_json)
+    with console.status("loading …"):
+        trained = DLRPipeline.from_run(run, make_learner_env, host=load_host())
+        found = trained.explain(question)
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, label in (("plain", "plain prompt"), ("anchor", "anchor only"), ("trained", "with latents")):
+        console.print(f"{label:13} {found[name]!r}", highlight=False, markup=False)
+    for number, (rms, tokens) in enumerate(zip(found["latent_rms"], found["nearest_tokens"], strict=True), 1):
+        near = ", ".join(map(repr, tokens))
+        console.print(f"latent {number:2}: size {rms:.2f}, nearest to {near}", highlight=False, markup=False)

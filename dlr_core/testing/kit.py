@@ -1,0 +1,90 @@
+"""Running the checks of a plugin's parts and telling what was found."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dlr_core.errors import ConfigError, DataError, PluginError
+from dlr_core.host import KINDS, Entry, PluginHost
+from dlr_core.testing import checks
+
+CHECKS: dict[str, Callable[..., None]] = {
+    "assistant": checks.assistant,
+    "control": checks.control,
+    "reward": checks.reward,
+    "contrastive": checks.contrastive,
+    "scorer": checks.scorer,
+    "estimator": checks.estimator,
+    "space": checks.space,
+    "task": checks.task,
+    "env": checks.env,
+}
+NEEDS_DECODER = ("space",)
+NONSENSE = "no_such_option_at_all"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one part."""
+
+    kind: str
+    name: str
+    ok: bool
+    reason: str
+    """The law that is broken, or why nothing was checked; empty if all is well."""
+
+
+def check_plugin(host: PluginHost, plugin: str, decoder: Any = None) -> list[Finding]:
+    """Check every part that a loaded plugin registered.
+
+    Args:
+        host: where it is loaded.
+        plugin: its name (of its entry point).
+        decoder: a frozen main model, for parts that need one; without it they are not checked.
+
+    Raises:
+        ConfigError: no such plugin, or it registers nothing.
+    """
+    entries = [entry for kind in KINDS for entry in host.entries(kind) if entry.plugin == plugin]
+    if not entries:
+        raise ConfigError(f"no loaded plugin named {plugin!r} registers anything; see: dlr plugins list")
+    return [check_component(host, entry, decoder) for entry in entries]
+
+
+def check_component(host: PluginHost, entry: Entry, decoder: Any = None) -> Finding:
+    """Check one registered part; whatever it raises becomes the finding's reason."""
+    found = CHECKS.get(entry.kind)
+    if found is None:
+        return Finding(entry.kind, entry.name, True, "no check for this kind")
+    if entry.kind in NEEDS_DECODER and decoder is None:
+        return Finding(entry.kind, entry.name, True, "not checked: it needs a main model")
+    if "argument" in inspect.signature(entry.factory).parameters:
+        return Finding(entry.kind, entry.name, True, "not checked: its name takes an argument")
+
+    def build(**context: Any) -> Any:
+        return host.create(entry.kind, entry.name, **context)
+
+    try:
+        if not entry.summary:
+            raise PluginError("the class has no docstring: `dlr list` would show nothing")
+        _refuses_nonsense(host, entry)
+        if entry.kind in NEEDS_DECODER:
+            found(build, decoder)
+        else:
+            found(build)
+    except DataError as error:
+        return Finding(entry.kind, entry.name, True, f"not checked: {error}")
+    except PluginError as error:
+        return Finding(entry.kind, entry.name, False, str(error))
+    except Exception as error:  # a stranger's part may raise anything
+        return Finding(entry.kind, entry.name, False, f"{type(error).__name__}: {error}".splitlines()[0])
+    return Finding(entry.kind, entry.name, True, "")
+
+
+def _refuses_nonsense(host: PluginHost, entry: Entry) -> None:
+    try:
+        host.options(entry.kind, entry.name, {NONSENSE: 1})
+    except ConfigError:
+        return
+    raise PluginError("unknown options are accepted: give Options model_config = ConfigDict(extra='forbid')")

@@ -1,0 +1,271 @@
+"""The conformance kit passes what keeps its contract and names the law that a part breaks."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from dlr_core import API_VERSION, ConfigError, PluginHost
+from dlr_core.density import TanhGaussian
+from dlr_core.protocols import ChainBatch, EnvSpec
+from dlr_core.records import Item, Verdict
+from dlr_core.splits import split_of
+from dlr_core.testing import check_plugin
+
+
+def offering(**parts):
+    """A host with one plugin that registers ``kind=factory``."""
+    host = PluginHost()
+    hooks = {f"dlr_register_{kind}": hook(factory) for kind, factory in parts.items()}
+    host.add(type("Offer", (), {"DLR_API_VERSION": API_VERSION, **hooks})(), "stranger")
+    return host
+
+
+def hook(factory):
+    from dlr_core import hookimpl
+
+    @hookimpl
+    def offer(self, register):
+        register("part", factory)
+
+    return offer
+
+
+def finding(**parts):
+    (found,) = check_plugin(offering(**parts), "stranger")
+    return found
+
+
+def test_every_built_in_part_keeps_its_contract(tiny_decoder):
+    host = PluginHost.from_entry_points()
+    for entry in host.entries("task"):
+        host._entries.pop(("task", entry.name))  # one wants a file, the other an argument
+    for plugin in ("builtin", "envs"):
+        for found in check_plugin(host, plugin, tiny_decoder):
+            assert found.ok, f"{found.kind} {found.name}: {found.reason}"
+            assert not found.reason or found.kind == "decoder"
+
+
+class Linear(torch.nn.Module):
+    """An assistant that keeps every law."""
+
+    def __init__(self, hidden_size, num_latents, latent_dim):
+        super().__init__()
+        self.read = torch.nn.Linear(hidden_size, num_latents * latent_dim)
+        self.shape = (num_latents, latent_dim)
+
+    def policy(self, states, rows):
+        mean = self.read(states[:, -1]).unflatten(-1, self.shape).repeat_interleave(rows // len(states), 0)
+        return TanhGaussian(mean, torch.zeros_like(mean) - 1)
+
+    def sample(self, states, mask, noise):
+        policy = self.policy(states, len(noise))
+        return ChainBatch(noise, policy, policy.mean + policy.log_std.exp() * noise)
+
+    def evaluate(self, states, mask, pre):
+        return self.policy(states, len(pre))
+
+
+def broken_assistants():
+    class Restless(Linear):
+        """Draws noise of its own."""
+
+        def sample(self, states, mask, noise):
+            return super().sample(states, mask, torch.randn_like(noise))
+
+    class Deaf(Linear):
+        """Cuts the graph."""
+
+        def sample(self, states, mask, noise):
+            policy = self.policy(states, len(noise))
+            mean = policy.mean.detach()
+            return ChainBatch(noise, policy, mean + policy.log_std.exp() * noise)
+
+    class Liar(Linear):
+        """Has another density than it samples from."""
+
+        def evaluate(self, states, mask, pre):
+            policy = self.policy(states, len(pre))
+            return TanhGaussian(policy.mean, policy.log_std + 0.5)
+
+    class Crowded(Linear):
+        """Looks at the other questions."""
+
+        def policy(self, states, rows):
+            return super().policy(states - states.mean(0, keepdim=True), rows)
+
+    class Peeking(Linear):
+        """Looks at padding."""
+
+        def policy(self, states, rows):
+            return super().policy(states.mean(1, keepdim=True), rows)
+
+    class Short(Linear):
+        """Writes too few latents."""
+
+        def sample(self, states, mask, noise):
+            chains = super().sample(states, mask, noise)
+            return ChainBatch(noise, chains.policy, chains.pre_NTD[:, :1])
+
+    return [
+        (Restless, "same noise"), (Deaf, "gradients must flow"), (Liar, "log-probs of sampled latents"),
+        (Crowded, "rest of the batch"), (Peeking, "masked positions"), (Short, "expected latents"),
+    ]  # fmt: skip
+
+
+def test_a_sound_assistant_passes():
+    found = finding(assistant=Linear)
+    assert found.ok, found.reason
+
+
+@pytest.mark.parametrize(("factory", "law"), broken_assistants(), ids=lambda value: getattr(value, "__name__", ""))
+def test_a_broken_assistant_fails_on_its_law(factory, law):
+    found = finding(assistant=factory)
+    assert not found.ok
+    assert law in found.reason
+
+
+class Loose:
+    """A reward whose options take anything."""
+
+    class Options(BaseModel):
+        weight: float = 1.0
+
+    def __init__(self, options):
+        self.options = options
+
+    def __call__(self, sample):
+        return 1.0
+
+
+class Fickle:
+    """A reward that counts its calls."""
+
+    calls = 0
+
+    def __call__(self, sample):
+        self.calls += 1
+        return float(self.calls)
+
+
+class Undescribed:
+    def __call__(self, sample):
+        return 1.0
+
+
+class OutOfTheBox:
+    """A control outside the box."""
+
+    def __call__(self, latents, rng):
+        return 2.0 * np.ones_like(latents)
+
+
+class Overwriting:
+    """A control that changes what it is given."""
+
+    def __call__(self, latents, rng):
+        latents *= 0.0
+        return latents
+
+
+class Attached:
+    """A scorer whose prediction carries a graph."""
+
+    def __init__(self, **shape):
+        self.weight = torch.ones(1, requires_grad=True)
+
+    def predict(self, states, mask, latents):
+        return latents.mean((2, 3)) * self.weight
+
+    def update(self, *outcome):
+        return {}
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        return None
+
+
+class Numb:
+    """An estimator whose loss does not see the chains."""
+
+    needs_completions, needs_gold, needs_sampling = True, False, False
+
+    def __call__(self, batch):
+        return torch.zeros((), requires_grad=True) * 1.0, {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "factory", "law"),
+    [
+        ("reward", Loose, "unknown options are accepted"),
+        ("reward", Fickle, "two calls on one sample differ"),
+        ("reward", Undescribed, "no docstring"),
+        ("control", OutOfTheBox, "[-1, 1]"),
+        ("control", Overwriting, "changed in place"),
+        ("scorer", Attached, "detached"),
+        ("estimator", Numb, "no gradient reaches the chains"),
+        ("env", lambda: {"task": "gcd"}, "docstring"),
+    ],
+)
+def test_a_broken_part_fails_on_its_law(kind, factory, law):
+    found = finding(**{kind: factory})
+    assert not found.ok
+    assert law in found.reason
+
+
+class Sums:
+    """Small sums."""
+
+    class Options(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        wrong_gold: bool = False
+        by_parity: bool = False
+
+    def __init__(self, options):
+        self.options = options
+        self.shelves = {"train": [], "validation": [], "test": []}
+        for a in range(60):
+            text = f"{a} + 1 ="
+            split = ("train", "validation", "test")[a % 3] if options.by_parity else split_of(text)
+            self.shelves[split].append(Item(text, str(a + 1), len(self.shelves[split])))
+
+    def size(self, split):
+        return len(self.shelves[split])
+
+    def item(self, split, index):
+        return self.shelves[split][index % len(self.shelves[split])]
+
+    def gold_text(self, item):
+        return "?" if self.options.wrong_gold else item.answer
+
+    def score(self, item, completion, ended):
+        return Verdict(completion or None, float(completion == item.answer), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "law"),
+    [({}, None), ({"wrong_gold": True}, "is not judged right"), ({"by_parity": True}, "another split by content")],
+)
+def test_tasks_are_split_by_content_and_know_their_answers(changed, law):
+    class Variant(Sums):
+        """Small sums."""
+
+        def __init__(self, options):
+            super().__init__(Sums.Options(**changed))
+
+    found = finding(task=Variant)
+    assert found.ok == (law is None)
+    assert (law or "") in found.reason
+
+
+def test_a_specification_and_an_unknown_plugin():
+    def spec() -> EnvSpec:
+        """Toy."""
+        return EnvSpec("toy", {}, 0)
+
+    assert "must be positive" in finding(env=spec).reason
+    with pytest.raises(ConfigError, match="no loaded plugin named 'nobody'"):
+        check_plugin(offering(env=spec), "nobody")
