@@ -8,17 +8,19 @@ import argparse
 import dlr_envs  # noqa: F401  (registers the dlr/* ids)
 import gymnasium
 import numpy as np
+from dlr_envs.compare import as_text, compare_policy
 from dlr_envs.sb3 import SB3VecEnv
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import VecMonitor
 
 
 def main() -> None:
-    """Train for a number of decodes and print the mean reward of its first and last quarter."""
+    """Train for a number of decodes; print accuracy beside the controls before and after."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--algorithm", choices=["ppo", "sac"], default="ppo")
     parser.add_argument("--decodes", type=int, default=500)
     parser.add_argument("--envs", type=int, default=16)
+    parser.add_argument("--questions", type=int, default=100, help="test questions of the comparison")
     parser.add_argument("--main-model", default="smollm2-135m")
     args = parser.parse_args()
 
@@ -37,10 +39,15 @@ def main() -> None:
         rewards.extend(info["episode"]["r"] for info in local["infos"] if "episode" in info)
         return True
 
+    def act(observations: np.ndarray) -> np.ndarray:
+        return model.predict(observations, deterministic=True)[0]
+
+    print("before:", as_text(compare_policy(env, act, questions=args.questions)))
     model.learn(args.decodes, callback=remember)
     quarter = max(1, len(rewards) // 4)
     first, last = np.mean(rewards[:quarter]), np.mean(rewards[-quarter:])
     print(f"{args.algorithm}: {len(rewards)} decodes, {model._n_updates} updates, reward {first:.3f} -> {last:.3f}")
+    print("after: ", as_text(compare_policy(env, act, questions=args.questions)))
 
 
 if __name__ == "__main__":
