@@ -40,12 +40,15 @@ def main() -> None:
     """Print both tables."""
     runs = [(Path(name).name, *load(Path(name))) for name in sys.argv[1:]]
     gaps = ("best_prompt", "mean", "shuffled")
-    head = ["run", "seed", "steps", "minutes", "gold seen", "n", *ROWS, *(f"trained − {name}" for name in gaps)]
+    head = ["run", "seed", "steps", "minutes", "TFLOP", "gold seen", "n", *ROWS]
+    head += [f"trained − {name}" for name in gaps]
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for name, manifest, table, _ in runs:
         training = manifest["training"]
         cells = [f"{100 * table['rows'][row]['accuracy']:.1f}" for row in ROWS]
         about = [name, manifest["config"]["seed"], training["steps"], f"{training['seconds'] / 60:.1f}"]
+        spent = manifest.get("cost", {}).get("flops")
+        about.append(f"{spent / 1e12:.1f}" if spent else "")
         gold = "yes" if manifest["gold_answers_seen"] else "no"
         differences = [gap(table["paired"][other]) for other in gaps]
         print("| " + " | ".join(map(str, [*about, gold, table["n"], *cells, *differences])) + " |")
