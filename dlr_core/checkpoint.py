@@ -29,7 +29,7 @@ def save_checkpoint(trainer: Trainer, folder: Path, keep: int) -> Path:
         "step": trainer.step_number,
         "seconds": trainer.seconds,
         "env": trainer.env.state(),
-        "replay": trainer.rehearsal.buffer.state(),
+        "rehearsal": trainer.rehearsal.state(),
         "monitor": trainer.monitor.state(),
     }
     (scratch / "state.json").write_text(json.dumps(state), encoding="utf-8")
@@ -87,7 +87,7 @@ def restore(trainer: Trainer, checkpoint: Path) -> None:
     trainer.step_number, trainer.seconds = int(state["step"]), float(state["seconds"])
     trainer.env.restore(state["env"])
     trainer.monitor.restore(state.get("monitor", []))
-    trainer.rehearsal.buffer.restore(state["replay"], trainer.env.engine.prefill)
+    trainer.rehearsal.restore(state["rehearsal"])
 
 
 def _parts(trainer: Trainer) -> dict[str, Any]:

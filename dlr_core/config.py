@@ -87,7 +87,7 @@ class ReplaySettings(Section):
 
     chains: int = Field(32, ge=0, description="Remembered successes trained on in a step; 0 turns replay off.")
     weight: float = Field(1.0, ge=0, description="Weight of their mean negative log-likelihood in the loss.")
-    capacity: int = Field(256, ge=1, description="Successes remembered (about 2.4 MB each with the default model).")
+    capacity: int = Field(768, ge=1, description="Successes remembered (about 2.4 MB each with the default model).")
     noise: float = Field(
         0.25,
         ge=0,
@@ -96,11 +96,15 @@ class ReplaySettings(Section):
         "latents into saturation, where they can no longer tell questions apart.",
     )
     search: int = Field(
-        16,
+        24,
         ge=0,
-        description="Further training questions a step is searched on for successes to replay; 0: only what latent "
-        "exploration finds is replayed.",
+        description="Training questions a step is searched on for successes to replay; 0: only what latent exploration "
+        "finds is replayed.",
     )
+    fresh: int = Field(
+        4, ge=1, description="How many of them are new; the others have been tried before, and nothing has solved them."
+    )
+    frontier: int = Field(256, ge=1, description="Unsolved questions kept, with their prompts (about 2.4 MB each).")
     tries: int = Field(
         4, ge=1, description="Completions per searched question, sampled token by token at temperature 1."
     )

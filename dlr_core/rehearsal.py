@@ -1,6 +1,6 @@
 """What a run does with its successes: find more of them, remember them, raise their likelihood under new latents."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,8 +8,9 @@ from torch import Tensor
 
 from dlr_core.advantages import RARITY_FLOOR
 from dlr_core.config import ReplaySettings
-from dlr_core.records import Completions, Item, PromptCache
-from dlr_core.replay import ReplayBuffer, Success
+from dlr_core.frontier import Frontier, Prompt, prompts, restore_prompts
+from dlr_core.records import Completions, Item
+from dlr_core.replay import ReplayBuffer, Success, stack
 from dlr_core.rollout import Collector, correctness, repeats
 
 Metrics = dict[str, Any]
@@ -24,70 +25,100 @@ class Rehearsal:
         self.settings, self.collector, self.env = settings, collector, collector.env
         self.openings = tuple(openings)
         self.buffer = ReplayBuffer(settings.capacity)
+        self.frontier = Frontier(settings.frontier)
 
-    def remember(
-        self, items: Sequence[Item], cache: PromptCache, rows_N: Tensor, completions: Completions, correct_BK: Tensor
-    ) -> None:
-        """Keep each distinct correct completion, the rarer in its group the heavier.
+    def remember(self, prompts_N: Sequence[Prompt], completions: Completions, correct_BK: Tensor) -> None:
+        """Keep each distinct correct completion, the rarer in its group the heavier; note what has none.
 
         Args:
-            items: N = B·K questions, each K times in a row.
-            cache: prompts of the distinct questions, in the items' order, without latents.
-            rows_N: which prompt each item has.
+            prompts_N: N = B·K prompts, each question K times in a row.
             completions: N of them.
             correct_BK: 1.0 where right.
         """
         if not self.settings.chains:
             return
         group, rate_B = correct_BK.shape[1], correct_BK.mean(1).tolist()
-        cohort = tuple(dict.fromkeys(item.question for item in items))
         repeat_BK = repeats(completions.texts, group).to(correct_BK.device)
         for n in (correct_BK.bool() & ~repeat_BK).flatten().nonzero()[:, 0].tolist():
-            row = rows_N[n : n + 1]
             ids = completions.ids_NL[n][completions.mask_NL[n].bool()].tolist()
             weight = 1.0 + RARITY_FLOOR - rate_B[n // group]
-            self.buffer.add(Success(cohort, int(row), tuple(ids), weight, cache.select(row)))
+            self.buffer.add(Success(prompts_N[n], tuple(ids), weight))
+        for number, rate in enumerate(rate_B):
+            prompt = prompts_N[number * group]
+            if rate:
+                self.frontier.solve(prompt.item.question)
+            else:
+                self.frontier.add(prompt)
 
     def search(self) -> Metrics:
         """Sample tokens on further training questions; what comes out right is remembered, and no more.
 
-        Greedy decoding of latents gives few different answers; sampled tokens find successes that it misses. The
-        openings begin completions in turn.
+        Greedy decoding of latents gives few different answers; sampled tokens find successes that it misses. A few
+        questions are new, the rest are tried again: those that nothing has solved yet. The openings begin completions
+        in turn.
         """
         if not self.settings.search or not self.settings.chains:
             return {}
-        engine = self.env.engine
-        questions = self._draw_questions()
-        cache = engine.prefill([item.question for item in questions])
+        engine, generator = self.env.engine, self.collector.generator
+        again = self.frontier.draw(self.settings.search - self.settings.fresh, generator)
+        new = self._draw_new(self.settings.search - len(again))
+        tried = list({prompt.item.question: prompt for prompt in [*new, *again]}.values())
+        cache = stack([prompt.cache for prompt in tried])
         states_BSH, mask_BS = cache.question_states()
         correct, samples = [], []
         for number, opening in enumerate(self.openings):
             share = len(range(number, self.settings.tries, len(self.openings)))
             if not share:
                 continue
-            items = [item for item in questions for _ in range(share)]
-            rows_N = torch.arange(len(questions), device=mask_BS.device).repeat_interleave(share)
-            seed = int(torch.randint(2**31, (), generator=self.collector.generator))
+            prompts_N = [prompt for prompt in tried for _ in range(share)]
+            rows_N = torch.arange(len(tried), device=mask_BS.device).repeat_interleave(share)
+            seed = int(torch.randint(2**31, (), generator=generator))
             with torch.no_grad():
-                chains = self.collector.sample(states_BSH.float(), mask_BS, self._noise(len(items)))
+                chains = self.collector.sample(states_BSH.float(), mask_BS, self._noise(len(prompts_N)))
+            items = [prompt.item for prompt in prompts_N]
             completions, judged = engine.complete(items, cache, rows_N, chains.actions_NTD, seed=seed, opening=opening)
             correct.append(correctness(judged).view(-1, share))
             samples += judged
-            self.remember(items, cache, rows_N, completions, correct[-1])
+            self.remember(prompts_N, completions, correct[-1])
         correct_BK = torch.cat(correct, 1)
+        for prompt, best in zip(tried, correct_BK.amax(1).tolist(), strict=True):
+            if best:
+                self.frontier.solve(prompt.item.question)
         return {
             "search_correct": float(correct_BK.mean()),
             "search_best": float(correct_BK.amax(1).mean()),
             "search_decodes": len(samples),
             "search_tokens": sum(sample.tokens for sample in samples),
+            "frontier": len(self.frontier.waiting),
         }
 
-    def _draw_questions(self) -> list[Item]:
-        """Distinct training questions, fewer if the task has fewer."""
-        task = self.env.engine.task
-        size = (self.settings.search,)
-        drawn = torch.randint(task.size("train"), size, generator=self.collector.generator).tolist()
-        return list({item.question: item for item in (task.item("train", index) for index in drawn)}.values())
+    def _draw_new(self, count: int) -> list[Prompt]:
+        """Distinct training questions, prefilled; fewer if the task has fewer."""
+        task, generator = self.env.engine.task, self.collector.generator
+        drawn = torch.randint(task.size("train"), (count,), generator=generator).tolist()
+        items = list({item.question: item for item in (task.item("train", index) for index in drawn)}.values())
+        if not items:
+            return []
+        cache = self.env.engine.prefill([item.question for item in items])
+        return prompts(items, cache, torch.arange(len(items), device=cache.mask_NS.device))
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready, for the checkpoint."""
+        waiting = [prompt.state() for prompt in self.frontier.waiting.values()]
+        return {"successes": self.buffer.state(), "frontier": waiting}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """From :meth:`state`."""
+        engine = self.env.engine
+
+        def item(index: int) -> Item:
+            found: Item = engine.task.item("train", index)
+            return found
+
+        self.buffer.restore(state["successes"], engine.prefill, item)
+        self.frontier.waiting = {
+            prompt.item.question: prompt for prompt in restore_prompts(state["frontier"], engine.prefill, item)
+        }
 
     def replay(self, least: int) -> tuple[Tensor | None, Metrics]:
         """Mean negative log-likelihood of remembered successes under chains sampled now, once ``least`` are held."""

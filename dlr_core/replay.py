@@ -1,27 +1,24 @@
 """Remembered successes: correct completions of the run's own making, to be made likelier under new latents."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dlr_core.frontier import FindItem, Prefill, Prompt, restore_prompts
 from dlr_core.records import PromptCache
 
 
 @dataclass(frozen=True)
 class Success:
-    """One correct completion, and where its prompt's cache came from."""
+    """One correct completion."""
 
-    cohort: tuple[str, ...]
-    """Questions that were prefilled together: prefilling them again gives the same bits."""
-    row: int
+    prompt: Prompt
     ids: tuple[int, ...]
     weight: float
     """Sampling weight: what is rare, or still unlikely, is replayed more."""
-    cache: PromptCache
-    """One row."""
 
 
 def stack(caches: Sequence[PromptCache]) -> PromptCache:
@@ -66,10 +63,10 @@ class ReplayBuffer:
         self.drawn = torch.multinomial(weights, count, replacement=True, generator=generator).tolist()
         chosen = [self.entries[i] for i in self.drawn]
         length = max(len(entry.ids) for entry in chosen)
-        device = chosen[0].cache.mask_NS.device
+        device = chosen[0].prompt.cache.mask_NS.device
         ids = torch.tensor([[*e.ids, *[e.ids[-1]] * (length - len(e.ids))] for e in chosen], device=device)
         mask = torch.tensor([[1.0] * len(e.ids) + [0.0] * (length - len(e.ids)) for e in chosen], device=device)
-        return stack([entry.cache for entry in chosen]), ids, mask
+        return stack([entry.prompt.cache for entry in chosen]), ids, mask
 
     def reweigh(self, weights: Sequence[float]) -> None:
         """New weights of the entries that were drawn last, one per draw."""
@@ -78,18 +75,11 @@ class ReplayBuffer:
 
     def state(self) -> list[dict[str, Any]]:
         """JSON-ready: texts and ids, not tensors."""
-        return [
-            {"cohort": list(entry.cohort), "row": entry.row, "ids": list(entry.ids), "weight": entry.weight}
-            for entry in self.entries
-        ]
+        return [{**entry.prompt.state(), "ids": list(entry.ids), "weight": entry.weight} for entry in self.entries]
 
-    def restore(self, state: Sequence[dict[str, Any]], prefill: Callable[[Sequence[str]], PromptCache]) -> None:
+    def restore(self, state: Sequence[dict[str, Any]], prefill: Prefill, item: FindItem) -> None:
         """Rebuild from :meth:`state`, prefilling each cohort again."""
-        cohorts: dict[tuple[str, ...], PromptCache] = {}
-        self.entries = []
-        for saved in state:
-            cohort = tuple(saved["cohort"])
-            if cohort not in cohorts:
-                cohorts = {cohort: prefill(cohort)}  # entries of one cohort are neighbours: keep only the last
-            cache = cohorts[cohort].select(torch.tensor([saved["row"]], device=cohorts[cohort].mask_NS.device))
-            self.entries.append(Success(cohort, saved["row"], tuple(saved["ids"]), saved["weight"], cache))
+        made = restore_prompts(state, prefill, item)
+        self.entries = [
+            Success(prompt, tuple(saved["ids"]), saved["weight"]) for prompt, saved in zip(made, state, strict=True)
+        ]

@@ -31,7 +31,7 @@ GROUPS = {
     "policy": ("entropy", "kl", "scale"),
     "diversity": ("latent_distance", "question_distance", "effective_rank", "coherence"),
     "scorer": ("scorer_mse", "scorer_auroc", "scorer_calibration"),
-    "replay": ("replay_size",),
+    "replay": ("replay_size", "frontier"),
 }  # fmt: skip
 TAGS = {key: f"{group}/{key}" for group, keys in GROUPS.items() for key in keys}
 """TensorBoard's names; what is not listed is a loss."""

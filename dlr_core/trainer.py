@@ -11,6 +11,7 @@ from dlr_core.batch import StepBatch
 from dlr_core.calibration import ScorerMonitor
 from dlr_core.config import RunConfig
 from dlr_core.density import TanhGaussian
+from dlr_core.frontier import prompts
 from dlr_core.protocols import Assistant, Scorer
 from dlr_core.rehearsal import Rehearsal
 from dlr_core.rollout import Collector, LearnerEnv, distinct_answers, outcome_metrics
@@ -146,7 +147,8 @@ class Trainer:
                 logs = self._accumulate(estimator, batch)
             gathered.append({**metrics, **logs})
             done = self.env.finished
-            self.rehearsal.remember(done.items, done.cache, done.rows_N, done.completions, batch.correct_BK)
+            made = prompts(done.items, done.cache, done.rows_N)
+            self.rehearsal.remember(made, done.completions, batch.correct_BK)
         if tries > 1 and alive:
             for parameter in self.parameters:
                 if parameter.grad is not None:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from dlr_core.records import PromptCache
+from dlr_core.frontier import Frontier, Prompt, prompts
+from dlr_core.records import Item, PromptCache
 from dlr_core.replay import ReplayBuffer, Success, stack
 
 LAYERS, HEADS, WIDTH, HIDDEN, LATENTS = 2, 3, 4, 5, 2
@@ -27,8 +28,12 @@ def prompt(length: int, seed: int, rows: int = 1) -> PromptCache:
     )
 
 
+def kept(number: int, length: int = 4) -> Prompt:
+    return Prompt(Item(f"q{number}", "", number), (f"q{number}",), 0, prompt(length, number))
+
+
 def success(number: int, weight: float = 1.0, ids: tuple[int, ...] = (7, 8), length: int = 4) -> Success:
-    return Success((f"q{number}",), 0, ids, weight, prompt(length, number))
+    return Success(kept(number, length), ids, weight)
 
 
 def test_stacking_pads_on_the_left_and_keeps_every_original() -> None:
@@ -60,7 +65,7 @@ def test_the_oldest_success_is_forgotten_when_full() -> None:
     buffer = ReplayBuffer(3)
     for number in range(5):
         buffer.add(success(number))
-    assert [entry.cohort for entry in buffer.entries] == [("q2",), ("q3",), ("q4",)]
+    assert [entry.prompt.item.index for entry in buffer.entries] == [2, 3, 4]
 
 
 def test_successes_are_drawn_in_proportion_to_their_weights() -> None:
@@ -84,7 +89,7 @@ def test_completions_are_padded_on_the_right_and_masked() -> None:
     for row in range(40):
         real = ids[row][mask[row].bool()].tolist()
         assert real in ([1, 2, 3], [9])
-        source = buffer.entries[0 if real == [1, 2, 3] else 1].cache
+        source = buffer.entries[0 if real == [1, 2, 3] else 1].prompt.cache
         assert torch.equal(cache.pending_NPH[row], source.pending_NPH[0])
     assert sorted({int(n) for n in mask.sum(1)}) == [1, 3]
     assert bool((mask.diff(dim=1) <= 0).all())
@@ -114,12 +119,13 @@ def test_the_same_generator_state_draws_the_same_replay() -> None:
 
 def test_state_and_restore_are_a_round_trip() -> None:
     cohorts = {("a", "b"): prompt(5, 10, rows=2), ("c",): prompt(3, 11)}
+    items = [Item(text, "", index) for index, text in enumerate("abc")]
     buffer = ReplayBuffer(8)
-    for cohort, row, ids, weight in (
-        (("a", "b"), 1, (4, 5), 0.5), (("a", "b"), 0, (6,), 1.0), (("c",), 0, (7, 8, 9), 2.0),
+    for index, cohort, row, ids, weight in (
+        (1, ("a", "b"), 1, (4, 5), 0.5), (2, ("c",), 0, (7, 8, 9), 2.0), (0, ("a", "b"), 0, (6,), 1.0),
     ):  # fmt: skip
         cache = cohorts[cohort].select(torch.tensor([row]))
-        buffer.add(Success(cohort, row, ids, weight, cache))
+        buffer.add(Success(Prompt(items[index], cohort, row, cache), ids, weight))
     asked: list[tuple[str, ...]] = []
 
     def prefill(questions: Sequence[str]) -> PromptCache:
@@ -127,12 +133,43 @@ def test_state_and_restore_are_a_round_trip() -> None:
         return cohorts[tuple(questions)]
 
     restored = ReplayBuffer(8)
-    restored.restore(buffer.state(), prefill)
-    assert asked == [("a", "b"), ("c",)]
+    restored.restore(buffer.state(), prefill, items.__getitem__)
+    assert sorted(asked) == [("a", "b"), ("c",)]
     assert restored.state() == buffer.state()
     for old, new in zip(buffer.entries, restored.entries, strict=True):
-        assert torch.equal(old.cache.keys[0], new.cache.keys[0])
-        assert torch.equal(old.cache.states_NSH, new.cache.states_NSH)
-    one, two = (kept.sample(12, torch.Generator().manual_seed(5)) for kept in (buffer, restored))
+        assert old.prompt.item == new.prompt.item
+        assert torch.equal(old.prompt.cache.keys[0], new.prompt.cache.keys[0])
+        assert torch.equal(old.prompt.cache.states_NSH, new.prompt.cache.states_NSH)
+    one, two = (held.sample(12, torch.Generator().manual_seed(5)) for held in (buffer, restored))
     assert torch.equal(one[1], two[1])
     assert torch.equal(one[0].keys[1], two[0].keys[1])
+
+
+def test_the_frontier_keeps_the_newest_unsolved_questions_and_draws_without_repeats() -> None:
+    frontier = Frontier(3)
+    for number in range(5):
+        frontier.add(kept(number))
+    assert list(frontier.waiting) == ["q2", "q3", "q4"]
+    first = frontier.waiting["q3"]
+    frontier.add(kept(3))
+    assert frontier.waiting["q3"] is first
+    frontier.solve("q3")
+    frontier.solve("unknown")
+    assert list(frontier.waiting) == ["q2", "q4"]
+    generator = torch.Generator().manual_seed(0)
+    counts = {"q2": 0, "q4": 0}
+    for _ in range(400):
+        (drawn,) = frontier.draw(1, generator)
+        counts[drawn.item.question] += 1
+    assert min(counts.values()) > 160
+    assert {p.item.question for p in frontier.draw(9, generator)} == {"q2", "q4"}
+    assert frontier.draw(-1, generator) == []
+
+
+def test_chains_of_one_question_share_their_prompt() -> None:
+    items = [Item("a", "", 0), Item("a", "", 0), Item("b", "", 5)]
+    cache = prompt(4, 7, rows=2)
+    made = prompts(items, cache, torch.tensor([0, 0, 1]))
+    assert made[0] is made[1]
+    assert [(p.item.index, p.row, p.cohort) for p in made[1:]] == [(0, 0, ("a", "b")), (5, 1, ("a", "b"))]
+    assert torch.equal(made[2].cache.keys[0], cache.keys[0][1:])

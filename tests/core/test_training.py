@@ -12,6 +12,7 @@ from dlr_core.config import resolve
 from dlr_core.controls import control_table
 from dlr_core.errors import ConfigError, PluginError, RunFolderError
 from dlr_core.evaluate import Evaluator
+from dlr_core.frontier import prompts
 from dlr_core.pipeline import build_trainer
 from dlr_core.questions import distinct_items
 from dlr_core.traces import trace
@@ -320,7 +321,8 @@ def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure,
     )
     rollout = trainer.collector.collect(gold=False)
     done = trainer.env.finished
-    trainer.rehearsal.remember(done.items, done.cache, done.rows_N, done.completions, rollout.batch.correct_BK)
+    made = prompts(done.items, done.cache, done.rows_N)
+    trainer.rehearsal.remember(made, done.completions, rollout.batch.correct_BK)
     samples = rollout.samples
     expected = []
     for start in range(0, len(samples), 4):
@@ -347,11 +349,38 @@ def test_search_adds_only_right_completions_and_leaves_the_rollout_alone(configu
     assert searched["search_decodes"] % 6 == 0
     assert 0 < searched["search_decodes"] <= 5 * 6
     assert "search_decodes" not in plain
-    known = {(entry.cohort[entry.row], entry.ids) for entry in without.rehearsal.buffer.entries}
-    found = {(entry.cohort[entry.row], entry.ids) for entry in trainer.rehearsal.buffer.entries}
+    known, found = (
+        {(entry.prompt.item.question, entry.ids) for entry in each.rehearsal.buffer.entries}
+        for each in (without, trainer)
+    )
     assert known < found
     tokenizer = trainer.env.engine.decoder.tokenizer
     assert all(tokenizer.decode(list(ids), skip_special_tokens=True)[0].isdigit() for _, ids in found)
+
+
+def test_the_search_tries_again_what_nothing_has_solved_and_prefills_only_what_is_new(configure, host):
+    config = configure(
+        steps=6,
+        task={"wanted": "7", "questions": 400},
+        batch={"questions": 2, "samples": 2},
+        replay={"chains": 4, "capacity": 64, "search": 6, "fresh": 2, "tries": 2, "openings": [""]},
+    )
+    trainer = build_trainer(config, host, make_learner_env)
+    asked = []
+    engine = trainer.env.engine
+    prefill = engine.prefill
+    engine.prefill = lambda questions: asked.append(list(questions)) or prefill(questions)
+    for _ in range(6):
+        before = set(trainer.rehearsal.frontier.waiting)
+        metrics = trainer.step()
+        after = set(trainer.rehearsal.frontier.waiting)
+        solved = {entry.prompt.item.question for entry in trainer.rehearsal.buffer.entries}
+        assert not after & solved
+        assert before - after <= solved  # a question leaves when it is solved, the frontier being far from full
+        assert metrics["frontier"] == len(after)
+    rollouts, searches = asked[0::2], asked[1::2]
+    assert all(len(questions) <= 2 for questions in [*rollouts, *searches[1:]])
+    assert len(trainer.rehearsal.frontier.waiting) > 6
 
 
 def test_searched_completions_begin_with_their_opening(configure, host):
