@@ -131,7 +131,7 @@ def render() -> str:
         sections.append(
             "## Tasks one after another\n\n`dlr " + " ".join(CURRICULUM) + "`\n\n" + curriculum_section(grown)
         )
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(sections or ["No sweep has been run to its end yet."]) + "\n"
 
 
 def main() -> None:
