@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dlr_cli.host import load_host, make_learner_env
+from dlr_cli.host import load_host
 from dlr_plugins.assistants.options import PolicyOptions
 
 from dlr_core.config import resolve
@@ -28,7 +28,7 @@ def engine_with(**space: Any) -> Any:
     """The default environment's engine with other settings of its space."""
     host = load_host()
     config = resolve({"space": {"name": "kv", **space}}, host)
-    return make_learner_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+    return host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
 
 
 def anchors(count: int) -> list[dict[str, Any]]:

@@ -85,3 +85,15 @@ def dlr_register_task(register: Register) -> None:
 @hookspec
 def dlr_register_env(register: Register) -> None:
     """Offer environments: a Gymnasium id and the task it stands for (:class:`dlr_core.protocols.EnvSpec`)."""
+
+
+@hookspec(firstresult=True)
+def dlr_make_env(name: str, spec: Any, num_envs: int, kwargs: dict[str, Any]) -> Any:
+    """Build the learner's vector environment of an id; the first plugin that returns one is taken.
+
+    Args:
+        name: the id.
+        spec: its :class:`dlr_core.protocols.EnvSpec`.
+        num_envs: sub-environments.
+        kwargs: what :func:`dlr_core.pipeline.env_kwargs` gives.
+    """

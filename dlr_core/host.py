@@ -176,6 +176,18 @@ class PluginHost:
             context["argument"] = name.partition(":")[2]
         return entry.factory(**context) if options is None else entry.factory(options, **context)
 
+    def make_env(self, name: str, *, num_envs: int, **kwargs: Any) -> Any:
+        """The learner's vector environment of an id, from whichever plugin builds environments.
+
+        Raises:
+            ConfigError: no such id, or no plugin builds environments.
+        """
+        spec = self.create("env", name)
+        made = self._manager.hook.dlr_make_env(name=name, spec=spec, num_envs=num_envs, kwargs=kwargs)
+        if made is None:
+            raise ConfigError("no loaded plugin builds environments")
+        return made
+
 
 def explain(error: ValidationError, where: str, fields: Mapping[str, Any]) -> list[str]:
     """A pydantic error as one line per problem, with the nearest field for an unknown one."""

@@ -1,6 +1,5 @@
 """Assembling a run from its settings, and answering questions with a trained one."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,6 @@ from dlr_core.questions import calibration_questions
 from dlr_core.records import Item, PromptCache
 from dlr_core.rundir import read_manifest
 from dlr_core.trainer import Trainer
-
-MakeEnv = Callable[..., Any]
-"""``make(id, num_envs=…, **kwargs)`` → a learner's vector environment; the command line passes Gymnasium's."""
 
 
 def env_kwargs(config: RunConfig, host: PluginHost) -> dict[str, Any]:
@@ -56,10 +52,10 @@ def eval_sizes(config: RunConfig, host: PluginHost, asked: int | None = None) ->
     return questions, min(config.eval.prompt_questions, questions)
 
 
-def build_trainer(config: RunConfig, host: PluginHost, make: MakeEnv) -> Trainer:
+def build_trainer(config: RunConfig, host: PluginHost) -> Trainer:
     """Every part of a run, made from its settings and seeded."""
     torch.manual_seed(config.seed)
-    env = make(config.env, num_envs=config.batch.questions * config.decodes, **env_kwargs(config, host))
+    env = host.make_env(config.env, num_envs=config.batch.questions * config.decodes, **env_kwargs(config, host))
     space = env.engine.space
     shape = {
         "hidden_size": env.engine.decoder.hidden_size,
@@ -96,7 +92,7 @@ def build_trainer(config: RunConfig, host: PluginHost, make: MakeEnv) -> Trainer
 
 @dataclass
 class DLRPipeline:
-    """A trained run, ready to answer: ``DLRPipeline.from_run("runs/main", make)("State … 12 + 34 =")``."""
+    """A trained run, ready to answer: ``DLRPipeline.from_run("runs/main")("State … 12 + 34 =")``."""
 
     config: RunConfig
     host: PluginHost
@@ -110,9 +106,7 @@ class DLRPipeline:
         return self.config.task.name or spec.task
 
     @classmethod
-    def from_run(
-        cls, run: str | Path, make: MakeEnv, *, host: PluginHost | None = None, env: str | None = None
-    ) -> "DLRPipeline":
+    def from_run(cls, run: str | Path, *, host: PluginHost | None = None, env: str | None = None) -> "DLRPipeline":
         """Load a run's newest checkpoint; ``env`` puts it on another environment.
 
         Raises:
@@ -121,7 +115,7 @@ class DLRPipeline:
         folder, host = Path(run), host or PluginHost.from_entry_points()
         saved = read_manifest(folder)["config"]
         config = resolve({**saved, "env": env, "task": {}} if env and env != saved["env"] else saved, host)
-        made = make(config.env, num_envs=1, **env_kwargs(config, host))
+        made = host.make_env(config.env, num_envs=1, **env_kwargs(config, host))
         engine = made.unwrapped.engine
         space = engine.space
         assistant = host.create(

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from dlr_cli.host import make_learner_env
 from dlr_cli.report.page import PLAN, render
 from dlr_cli.session import execute
 from dlr_cli.table import open_console
@@ -138,7 +137,7 @@ def accumulation(
     is what the router then picks among the first i skills.
     """
     count = len(stages)
-    skills = [DLRPipeline.from_run(folder, make_learner_env, host=host) for folder in library]
+    skills = [DLRPipeline.from_run(folder, host=host) for folder in library]
     engines = [_engine(skills[0], stage.config) for stage in stages]
     items = [_items(stage, engine, host) for stage, engine in zip(stages, engines, strict=True)]
     decoder = skills[0].engine.decoder
@@ -154,7 +153,7 @@ def accumulation(
     ]
     in_sequence: list[list[Correct | None]] = [[*by_skill[0]]]
     for folder in sequence[1:]:
-        one = DLRPipeline.from_run(folder, make_learner_env, host=host)
+        one = DLRPipeline.from_run(folder, host=host)
         in_sequence.append([_correct(one, stages[j], items[j], report) for j in range(count)])
     oracle = [by_skill[j][j] for j in range(count)]
     final = [values for values in routed[-1] if values is not None]

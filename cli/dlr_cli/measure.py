@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dlr_cli.host import make_learner_env
 from dlr_core.controls import control_table
 from dlr_core.errors import RunFolderError
 from dlr_core.host import PluginHost
@@ -22,7 +21,7 @@ def measure_run(
 ) -> dict[str, Any]:  # fmt: skip
     """The control table of a run's newest checkpoint, on its own environment or another."""
     manifest = read_manifest(run)
-    trained = DLRPipeline.from_run(run, make_learner_env, host=host, env=env)
+    trained = DLRPipeline.from_run(run, host=host, env=env)
     own = host.create("env", trained.config.env).eval_questions
     questions, prompt_questions = eval_sizes(trained.config, host, n or trained.config.eval.questions or own)
     result = control_table(
@@ -65,7 +64,7 @@ def saved_table(run: Path) -> dict[str, Any]:
 def measure_retention(run: Path, host: PluginHost, *, count: int, report: Report) -> dict[str, Any]:
     """What a run leaves of the frozen model's other abilities; kept in the run folder as ``retention.json``."""
     digest = read_manifest(run)["main_model"]["digest_before"]
-    trained = DLRPipeline.from_run(run, make_learner_env, host=host)
+    trained = DLRPipeline.from_run(run, host=host)
     kept = retention(trained, digest, count=count, report=report)
     write_json(run / "retention.json", kept)
     return kept

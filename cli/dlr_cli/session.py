@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 
-from dlr_cli.host import make_learner_env
 from dlr_cli.measure import complete
 from dlr_cli.progress import RunProgress
 from dlr_cli.report.page import render
@@ -71,7 +70,7 @@ def execute(
     path = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     check_free(path, resume=resume, overwrite=overwrite)
     with console.status("loading the main model …"):
-        trainer = build_trainer(config, host, make_learner_env)
+        trainer = build_trainer(config, host)
         digest = trainer.env.engine.decoder.fingerprint()
     folder = RunFolder(path, resume=resume, overwrite=overwrite)
     try:

@@ -1,5 +1,7 @@
 """The built-in environment ids. An id's version is bumped whenever its results would change."""
 
+from typing import Any
+
 from dlr_core.hookspecs import Register, hookimpl
 from dlr_core.protocols import EnvSpec
 
@@ -47,3 +49,14 @@ def dlr_register_env(register: Register) -> None:
     """The built-in environments."""
     for name, spec in BUILTIN.items():
         register(name, spec)
+
+
+@hookimpl
+def dlr_make_env(name: str, spec: EnvSpec, num_envs: int, kwargs: dict[str, Any]) -> Any:
+    """Gymnasium's vector environment, the id registered first if a plugin brought it."""
+    import gymnasium
+
+    from dlr_envs import register_env
+
+    register_env(name, spec)
+    return gymnasium.make_vec(name, num_envs=num_envs, **kwargs)

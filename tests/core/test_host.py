@@ -270,3 +270,21 @@ def test_a_component_without_options_takes_none(tuned: PluginHost) -> None:
     assert tuned.options("reward", "short", {}) is None
     with pytest.raises(ConfigError, match="reward 'short' takes no options, got a, b"):
         tuned.options("reward", "short", {"b": 1, "a": 2})
+
+
+def test_without_a_plugin_that_builds_environments_none_is_built() -> None:
+    host = PluginHost()
+    host.add(plugin(env={"mine/Toy-v0": lambda: "spec"}), "mine")
+    with pytest.raises(ConfigError, match="no loaded plugin builds environments"):
+        host.make_env("mine/Toy-v0", num_envs=2)
+    with pytest.raises(ConfigError, match="no env named 'mine/Toy-v1'"):
+        host.make_env("mine/Toy-v1", num_envs=2)
+
+
+def test_late_names_are_there_and_unknown_ones_are_not() -> None:
+    import dlr_core
+
+    assert dlr_core.DLRPipeline.__name__ == "DLRPipeline"
+    assert dlr_core.Trainer.__name__ == "Trainer"
+    with pytest.raises(AttributeError):
+        dlr_core.Nothing  # noqa: B018

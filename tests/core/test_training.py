@@ -3,7 +3,6 @@ import math
 
 import pytest
 import torch
-from dlr_cli.host import make_learner_env
 from pydantic import BaseModel
 
 from dlr_core import API_VERSION, PluginHost, hookimpl
@@ -57,7 +56,7 @@ def timeless(metrics):
 
 
 def train(config, host, steps=None):
-    trainer = build_trainer(config, host, make_learner_env)
+    trainer = build_trainer(config, host)
     if steps is None:
         return trainer, [timeless(metrics) for metrics in trainer.run()]
     return trainer, [timeless(trainer.step()) for _ in range(steps)]
@@ -87,7 +86,7 @@ def test_every_estimator_trains_under_every_scorer_and_leaves_the_main_model_alo
         decoder={"model": str(tiny_model), **sampling(host, estimator)},
         batch={"questions": 3, "samples": 4, "decodes": 4 if all_decoded else 2},
     )
-    trainer = build_trainer(config, host, make_learner_env)
+    trainer = build_trainer(config, host)
     digest, before = trainer.env.engine.decoder.fingerprint(), tensors(trainer)
     metrics = list(trainer.run())
     assert [m["step"] for m in metrics] == [1, 2, 3]
@@ -107,7 +106,7 @@ def test_every_estimator_trains_under_every_scorer_and_leaves_the_main_model_alo
 def test_the_likelihood_scorer_predicts_the_gold_answers_probability(configure, host):
     """Chains of one group, the env holding fewer of them than are sampled: every prediction is its own question's."""
     batch = {"questions": 3, "samples": 4, "decodes": 2}
-    trainer = build_trainer(configure(scorer="likelihood", batch=batch), host, make_learner_env)
+    trainer = build_trainer(configure(scorer="likelihood", batch=batch), host)
     env, items = trainer.env, list(trainer.env.groups)
     states, mask = env.question_states()
     chains = trainer.collector.sample(states, mask, torch.zeros(12, 2, 4)).actions_NTD.detach()
@@ -134,7 +133,7 @@ def test_every_assistant_trains_under_every_contrastive_objective(configure, hos
 def test_a_joint_chart_is_trained_and_a_fixed_one_is_not(configure, host, space):
     for chart in ("joint", "random"):
         config = configure(space={**SPACE, "name": space, "chart": chart})
-        trainer = build_trainer(config, host, make_learner_env)
+        trainer = build_trainer(config, host)
         before = tensors(trainer)
         list(trainer.run())
         assert any(key.startswith("3.") for key in moved(before, tensors(trainer))) == (chart == "joint")
@@ -143,7 +142,7 @@ def test_a_joint_chart_is_trained_and_a_fixed_one_is_not(configure, host, space)
 def test_score_refuses_a_joint_chart(configure, host):
     config = configure(estimator="score", space={**SPACE, "chart": "joint"})
     with pytest.raises(ConfigError, match="'score' cannot train a joint chart"):
-        build_trainer(config, host, make_learner_env)
+        build_trainer(config, host)
 
 
 def test_several_epochs_and_resampled_groups_are_counted(configure, host):
@@ -201,7 +200,7 @@ def test_one_seed_gives_one_run_and_another_seed_another(configure, host, tiny_m
     assert one == again
     assert not moved(tensors(first), tensors(second))
     assert one != other
-    fresh = [build_trainer(everything(configure, tiny_model, seed=seed), host, make_learner_env) for seed in (0, 1)]
+    fresh = [build_trainer(everything(configure, tiny_model, seed=seed), host) for seed in (0, 1)]
     assert not torch.equal(fresh[0].collector.noise(1), fresh[1].collector.noise(1))
 
 
@@ -211,7 +210,7 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(configure, host, tiny_
     assert sum("replay_nll" in metrics for metrics in unbroken) > 2
     broken, first = train(config, host, steps=4)
     saved = save_checkpoint(broken, tmp_path / "checkpoints", keep=2)
-    resumed = build_trainer(config, host, make_learner_env)
+    resumed = build_trainer(config, host)
     restore(resumed, latest_checkpoint(tmp_path))
     assert latest_checkpoint(tmp_path) == saved
     second = [timeless(metrics) for metrics in resumed.run()]
@@ -225,7 +224,7 @@ def test_a_run_can_start_from_another_ones_assistant_and_chart(configure, host, 
     space = {**SPACE, "chart": "joint"}
     first, _ = train(configure(space=space), host)
     save_checkpoint(first, tmp_path / "checkpoints", keep=1)
-    second = build_trainer(configure(space=space, init_from=str(tmp_path), seed=7), host, make_learner_env)
+    second = build_trainer(configure(space=space, init_from=str(tmp_path), seed=7), host)
     before, after = tensors(first), tensors(second)
     assert not {key for key in moved(before, after) if key[0] in "03"}
     assert second.step_number == 0
@@ -233,7 +232,7 @@ def test_a_run_can_start_from_another_ones_assistant_and_chart(configure, host, 
 
 
 def test_checkpoints_hold_no_pickle_and_only_the_newest_are_kept(configure, host, tmp_path):
-    trainer = build_trainer(configure(), host, make_learner_env)
+    trainer = build_trainer(configure(), host)
     for _ in range(3):
         trainer.step()
         save_checkpoint(trainer, tmp_path, keep=2)
@@ -244,9 +243,9 @@ def test_checkpoints_hold_no_pickle_and_only_the_newest_are_kept(configure, host
 
 
 def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(configure, host, tmp_path):
-    trainer = build_trainer(configure(), host, make_learner_env)
+    trainer = build_trainer(configure(), host)
     saved = save_checkpoint(trainer, tmp_path / "checkpoints", keep=1)
-    other = build_trainer(configure(assistant={"name": "prior"}), host, make_learner_env)
+    other = build_trainer(configure(assistant={"name": "prior"}), host)
     with pytest.raises(RunFolderError, match="cannot restore"):
         restore(other, saved)
     (saved / "weights.safetensors").write_bytes(b"nothing")
@@ -285,7 +284,7 @@ def test_an_easy_task_is_learned_and_carries_over_to_unseen_questions(configure,
         replay={"chains": 0},
         probe={"every": 0},
     )
-    trainer = build_trainer(config, host, make_learner_env)
+    trainer = build_trainer(config, host)
     start = accuracy(trainer)
     metrics = list(trainer.run())
     late = sum(m["correct"] for m in metrics[-5:]) / 5
@@ -317,7 +316,6 @@ def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure,
             replay={"chains": 4, "capacity": 16, "search": 0},
         ),
         host,
-        make_learner_env,
     )
     rollout = trainer.collector.collect(gold=False)
     done = trainer.env.finished
@@ -340,7 +338,7 @@ def test_search_adds_only_right_completions_and_leaves_the_rollout_alone(configu
             task={"wanted": "0123456789"},
             replay={"chains": 4, "capacity": 64, "search": search, "tries": 6, "openings": ["", "3"]},
         )
-        trainer = build_trainer(config, host, make_learner_env)
+        trainer = build_trainer(config, host)
         return trainer, trainer.step()
 
     without, plain = first_step(0)
@@ -365,7 +363,7 @@ def test_the_search_tries_again_what_nothing_has_solved_and_prefills_only_what_i
         batch={"questions": 2, "samples": 2},
         replay={"chains": 4, "capacity": 64, "search": 6, "fresh": 2, "tries": 2, "openings": [""]},
     )
-    trainer = build_trainer(config, host, make_learner_env)
+    trainer = build_trainer(config, host)
     asked = []
     engine = trainer.env.engine
     prefill = engine.prefill
@@ -389,7 +387,7 @@ def test_searched_completions_begin_with_their_opening(configure, host):
         space={**SPACE, "radius": 1e-6},
         replay={"chains": 4, "capacity": 64, "search": 3, "tries": 5, "openings": ["2", "3"]},
     )
-    trainer = build_trainer(config, host, make_learner_env)
+    trainer = build_trainer(config, host)
     metrics = trainer.step()
     assert metrics["search_correct"] == pytest.approx(2 / 5)  # "2" three times, "3" twice, and only 3 is wanted
     tokenizer = trainer.env.engine.decoder.tokenizer
@@ -400,7 +398,7 @@ def test_searched_completions_begin_with_their_opening(configure, host):
 def test_a_step_averages_its_gradient_over_the_groups_that_are_alive(configure, host):
     batch = {"questions": 3, "samples": 2, "resample_dead": 3}
     config = configure(assistant={"name": "prior", **SPREAD}, contrastive="none", replay={"chains": 0}, batch=batch)
-    trainer = build_trainer(config, host, make_learner_env)
+    trainer = build_trainer(config, host)
 
     class Unit:
         needs_completions = True
@@ -475,7 +473,7 @@ def broken(host):
     [("nan", "reward NanReward returned nan on Sample"), ("raising", "RaisingReward raised KeyError")],
 )
 def test_a_reward_that_fails_stops_the_run_with_its_name_and_the_sample(broken, configure, reward, message):
-    trainer = build_trainer(configure(reward=reward), broken, make_learner_env)
+    trainer = build_trainer(configure(reward=reward), broken)
     with pytest.raises(PluginError, match=message) as caught:
         trainer.step()
     assert "Say something about" in str(caught.value)
@@ -484,7 +482,7 @@ def test_a_reward_that_fails_stops_the_run_with_its_name_and_the_sample(broken, 
 @pytest.mark.parametrize("options", [{}, {"pre": 1.0, "short": True}])
 def test_an_assistant_that_fails_stops_the_run_with_its_name(broken, configure, options):
     with pytest.raises(PluginError, match=r"assistant Assistant: expected finite latents of shape \(\d+, 2, 4\)"):
-        build_trainer(configure(assistant={"name": "broken", **options}), broken, make_learner_env).step()
+        build_trainer(configure(assistant={"name": "broken", **options}), broken).step()
 
 
 # ---- after the run -------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 from dlr_cli.app import app
-from dlr_cli.host import load_host, make_learner_env
+from dlr_cli.host import load_host
 from dlr_envs.checker import check_latent_env
 from typer.testing import CliRunner
 
@@ -60,7 +60,7 @@ def test_a_short_run_improves_the_format_and_leaves_the_main_model_alone(tmp_pat
     assert table["digest"]["before"] == table["digest"]["after"]
     steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert sum(s["format"] for s in steps[-3:]) > sum(s["format"] for s in steps[:3])
-    answer = DLRPipeline.from_run(out, make_learner_env, host=load_host())(
+    answer = DLRPipeline.from_run(out, host=load_host())(
         "State the final answer to the following arithmetic problem: 3 + 4 ="
     )
     assert any(letter.isdigit() for letter in answer)

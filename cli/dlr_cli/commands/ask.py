@@ -18,13 +18,13 @@ def ask(
     """
     import json
 
-    from dlr_cli.host import load_host, make_learner_env
+    from dlr_cli.host import load_host
     from dlr_cli.table import open_console
     from dlr_core.pipeline import DLRPipeline
 
     console = open_console(stderr=as_json)
     with console.status("loading …"):
-        trained = DLRPipeline.from_run(run, make_learner_env, host=load_host())
+        trained = DLRPipeline.from_run(run, host=load_host())
         found = trained.explain(question)
     if as_json:
         print(json.dumps(found))

@@ -40,7 +40,7 @@ def fit(
 
     from rich.console import Console
 
-    from dlr_cli.host import load_host, make_learner_env
+    from dlr_cli.host import load_host
     from dlr_cli.settings import settle
     from dlr_core.artefact import save_space
     from dlr_core.fitting import fit_radius
@@ -50,13 +50,13 @@ def fit(
     console = Console(stderr=True)
     with console.status("loading the main model …") as status:
         if from_run is not None:
-            trained = DLRPipeline.from_run(from_run, make_learner_env, host=host)
+            trained = DLRPipeline.from_run(from_run, host=host)
             engine, settings = trained.engine, trained.config
         else:
             chosen = [f"space.chart={chart}", *(assignments or [])]
             flags = {"env": env, "main_model": main_model}
             settings = settle(host, None, flags, chosen, None, None, space)
-            engine = make_learner_env(settings.env, num_envs=1, **env_kwargs(settings, host)).unwrapped.engine
+            engine = host.make_env(settings.env, num_envs=1, **env_kwargs(settings, host)).unwrapped.engine
         report = fit_radius(
             engine, count=questions, initial_scale=initial_scale, report=lambda text: status.update(text)
         )
