@@ -2,7 +2,7 @@
 
 A run's seed is a sample of training, its questions are a sample of the task; an interval over questions alone says
 nothing of another seed. So the bootstrap here draws runs first, within each environment (the strata of Agarwal et al.
-2021, "Deep RL at the edge of the statistical precipice"), and then each drawn run's questions.
+2021, "Deep RL at the edge of the statistical precipice"), and then questions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +28,8 @@ def interquartile_mean(values: NDArray[np.float64]) -> float:
 def bootstrap_runs(strata: Sequence[Scores], seed: int = 0, level: float = 0.95) -> tuple[Interval, Interval]:
     """Intervals of the mean over runs and of the interquartile mean over runs, percentile bootstrap on two levels.
 
+    Runs of one environment and size were measured on the same questions, so they share the questions drawn.
+
     Args:
         strata: the runs of each environment.
         seed: of the resampling.
@@ -38,9 +40,11 @@ def bootstrap_runs(strata: Sequence[Scores], seed: int = 0, level: float = 0.95)
     for number in range(RESAMPLES):
         drawn = []
         for runs in strata:
+            sizes = {len(values) for values in runs}
+            drawn_for = {size: rng.integers(size, size=size) for size in sizes}
             for chosen in rng.integers(len(runs), size=len(runs)):
                 values = runs[chosen]
-                drawn.append(values[rng.integers(len(values), size=len(values))].mean())
+                drawn.append(values[drawn_for[len(values)]].mean())
         means[number], middles[number] = np.mean(drawn), interquartile_mean(np.array(drawn))
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.quantile(means, tails)

@@ -45,6 +45,14 @@ def test_runs_that_disagree_widen_the_interval_beyond_that_of_their_questions() 
     assert wide_high - wide_low > 0.3
 
 
+def test_runs_measured_on_the_same_questions_are_no_further_questions() -> None:
+    """Three copies of one run know no more than the run."""
+    values = (np.random.default_rng(0).random(100) < 0.5).astype(float)
+    (low, high), _ = bootstrap_runs([[values]])
+    (low_three, high_three), _ = bootstrap_runs([[values] * 3])
+    assert high_three - low_three == pytest.approx(high - low, rel=0.15)
+
+
 def test_environments_are_strata() -> None:
     """Runs are drawn within their environment: what differs between environments is no uncertainty."""
     easy, hard = [np.ones(50)] * 3, [np.zeros(50)] * 3

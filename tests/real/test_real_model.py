@@ -53,13 +53,15 @@ def test_a_short_run_improves_the_format_and_leaves_the_main_model_alone(tmp_pat
         "checkpoint.every=4",
         "--set",
         "probe.every=0",
+        "--set",
+        "optim.decay=0.0",
     ]
-    done = CliRunner().invoke(app, ["run", "--steps", "6", "--out", str(out), "--json", *settings])
+    done = CliRunner().invoke(app, ["run", "--steps", "14", "--out", str(out), "--json", *settings])
     assert done.exit_code == 0, done.output
     table = json.loads(done.stdout.strip().splitlines()[-1])
     assert table["digest"]["before"] == table["digest"]["after"]
     steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert sum(s["format"] for s in steps[-3:]) > sum(s["format"] for s in steps[:3])
+    assert sum(s["format"] for s in steps[-3:]) > sum(s["format"] for s in steps[:3]) + 0.6
     answer = DLRPipeline.from_run(out, host=load_host())(
         "State the final answer to the following arithmetic problem: 3 + 4 ="
     )
