@@ -17,7 +17,7 @@ from typing import Any
 from dlr_cli.sweeping import as_markdown
 
 from dlr_core.aggregate import bootstrap_runs
-from dlr_core.sweep import compare, parse_part
+from dlr_core.sweep import bits, compare, parse_part
 
 HERE = Path(__file__).parent
 KEPT = HERE / "results"
@@ -65,13 +65,6 @@ def write(path: Path, value: Any) -> None:
     else:
         text = json.dumps(value, indent=1) + "\n"
     path.write_text(text, encoding="utf-8")
-
-
-def bits(row: dict[str, Any], name: str) -> Any:
-    """Correctness of every question of one row of a control table."""
-    import numpy as np
-
-    return np.array([float(bit) for bit in row["right"][name]])
 
 
 def tasks_table(rows: list[dict[str, Any]]) -> str:

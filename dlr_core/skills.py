@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dlr_core.aggregate import bootstrap_runs
 from dlr_core.protocols import Decoder
-from dlr_core.stats import bootstrap_mean
 
 Matrix = list[list[float | None]]
 
@@ -80,18 +80,6 @@ def measures(correct: Sequence[Sequence[NDArray[np.float64] | None]]) -> dict[st
         "matrix": matrix,
         "average": float(np.mean([cell(last, j).mean() for j in range(last + 1)])),
         "backward_transfer": float(np.mean([gap.mean() for gap in gaps])) if gaps else 0.0,
-        "backward_transfer_ci": list(stratified_interval(gaps)),
+        "backward_transfer_ci": list(bootstrap_runs([[gap] for gap in gaps])[0]) if gaps else [0.0, 0.0],
         "forgetting": float(np.mean(drops)) if drops else 0.0,
     }
-
-
-def stratified_interval(groups: Sequence[NDArray[np.float64]], resamples: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of group means, questions drawn within their group."""
-    if not groups:
-        return (0.0, 0.0)
-    if len(groups) == 1:
-        return bootstrap_mean(groups[0])
-    rng = np.random.default_rng(0)
-    draws = np.stack([g[rng.integers(len(g), size=(resamples, len(g)))].mean(1) for g in groups]).mean(0)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return (float(low), float(high))

@@ -122,7 +122,7 @@ def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for name in names:
         own = {row["seed"]: row for row in rows if row["variant"] == name}
         first = {row["seed"]: row for row in rows if row["variant"] == names[0]}
-        mean, _ = bootstrap_runs([[_bits(row, "trained") for row in own.values()]])
+        mean, _ = bootstrap_runs([[bits(row, "trained") for row in own.values()]])
         line: dict[str, Any] = {
             "variant": name,
             "task": next(iter(own.values()))["task"],
@@ -134,17 +134,18 @@ def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for control in ("mean", "shuffled"):
             if all(control in row["right"] for row in own.values()):
-                gaps = [_bits(row, "trained") - _bits(row, control) for row in own.values()]
+                gaps = [bits(row, "trained") - bits(row, control) for row in own.values()]
                 line[f"minus_{control}"] = float(np.mean([gap.mean() for gap in gaps]))
                 line[f"minus_{control}_ci"] = list(bootstrap_runs([gaps])[0])
         shared = sorted(seed for seed in set(own) & set(first) if own[seed]["task"] == first[seed]["task"])
         if name != names[0] and shared:
-            gaps = [_bits(own[seed], "trained") - _bits(first[seed], "trained") for seed in shared]
+            gaps = [bits(own[seed], "trained") - bits(first[seed], "trained") for seed in shared]
             line["difference"] = float(np.mean([gap.mean() for gap in gaps]))
             line["difference_ci"] = list(bootstrap_runs([gaps])[0])
         found.append(line)
     return found
 
 
-def _bits(row: Mapping[str, Any], name: str) -> Any:
+def bits(row: Mapping[str, Any], name: str) -> Any:
+    """Correctness of every question of one row of a summary's control table."""
     return np.array([float(bit) for bit in row["right"][name]])

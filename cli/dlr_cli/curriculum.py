@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
 from dlr_cli.report.page import PLAN, render
-from dlr_cli.session import execute
-from dlr_cli.table import open_console
+from dlr_cli.session import start_or_go_on
+from dlr_cli.table import headed, open_console
 from dlr_core.config import RunConfig, read_toml, resolve
 from dlr_core.controls import paired
 from dlr_core.errors import ConfigError, RunFolderError
@@ -116,15 +115,10 @@ def _open(stages: Sequence[Stage], out: Path, *, overwrite: bool) -> None:
 
 def _train(config: RunConfig, host: PluginHost, folder: Path, as_json: bool) -> None:
     """Train a stage, go on with it, or leave it as it is when it has ended."""
-    begun = (folder / "manifest.json").is_file()
-    if begun and "training" in read_manifest(folder):
+    if (folder / "manifest.json").is_file() and "training" in read_manifest(folder):
         return
-    resume = begun and any((folder / "checkpoints").glob("step-*"))
     quiet = config.model_copy(update={"eval": config.eval.model_copy(update={"questions": 0})})
-    execute(
-        quiet, host, out=folder, resume=resume, overwrite=begun and not resume, as_json=as_json,
-        go_on="the same command again",
-    )  # fmt: skip
+    start_or_go_on(quiet, host, folder, as_json=as_json)
 
 
 def accumulation(
@@ -221,9 +215,7 @@ def _remarks(
 def print_accumulation(result: Mapping[str, Any], console: Console) -> None:
     """A matrix task × stage for each learner, and the controls below."""
     for learner in result["learners"]:
-        table = Table(title=f"{learner['name']}: right % on each task's test questions")
-        for number, heading in enumerate(("", *result["tasks"])):
-            table.add_column(heading, justify="right" if number else "left")
+        table = headed(f"{learner['name']}: right % on each task's test questions", ("", *result["tasks"]))
         for task, row in zip(result["tasks"], learner["matrix"], strict=True):
             table.add_row(f"after {task}", *("" if value is None else f"{100 * value:.1f}" for value in row))
         if "library" in learner["name"]:

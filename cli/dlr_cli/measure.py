@@ -48,6 +48,11 @@ def complete(
     return {"env": env, "run": run.name, **table, "digest": digest, **cost}
 
 
+def printable(table: dict[str, Any]) -> dict[str, Any]:
+    """A control table as commands print it: without every question's result."""
+    return {key: value for key, value in table.items() if key != "per_question"}
+
+
 def saved_table(run: Path) -> dict[str, Any]:
     """The table that a run left at its end.
 

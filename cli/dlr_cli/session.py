@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dlr_cli.measure import complete
+from dlr_cli.measure import complete, printable
 from dlr_cli.progress import RunProgress
 from dlr_cli.report.page import render
 from dlr_cli.table import open_console, print_table
@@ -85,13 +85,25 @@ def execute(
             sys.exit(130)
         result = _evaluate(config, host, trainer, folder, console, digest)
         if as_json and result:
-            print(json.dumps({key: value for key, value in result.items() if key != "per_question"}))
+            print(json.dumps(printable(result)))
         elif result and not quiet:
             print_table(result, console)
         (path / "report.html").write_text(render([path]), encoding="utf-8")
         console.print(f"run folder: {path} (report.html; tensorboard --logdir {path})", highlight=False)
     finally:
         folder.close()
+
+
+def start_or_go_on(
+    config: RunConfig, host: PluginHost, folder: Path, *, as_json: bool = False, quiet: bool = False
+) -> None:
+    """:func:`execute` as one of many runs: from its newest checkpoint if it has one, else from the start."""
+    begun = (folder / "manifest.json").is_file()
+    resume = begun and any((folder / "checkpoints").glob("step-*"))
+    execute(
+        config, host, out=folder, resume=resume, overwrite=begun and not resume, as_json=as_json, quiet=quiet,
+        go_on="the same command again",
+    )  # fmt: skip
 
 
 def _count(trainer: Trainer) -> dict[str, int]:

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from dlr_cli.host import load_host
 from dlr_cli.measure import saved_table
-from dlr_cli.session import execute
-from dlr_cli.table import open_console
+from dlr_cli.session import start_or_go_on
+from dlr_cli.table import headed, markdown_table, open_console
 from dlr_core.config import RunConfig, resolve
 from dlr_core.errors import ConfigError
 from dlr_core.host import PluginHost
@@ -66,11 +65,7 @@ def _train(config: RunConfig, host: PluginHost, folder: Path) -> None:
         raise ConfigError(f"{folder} holds a run with other settings; choose another --out")
     if begun and (folder / "eval.json").is_file():
         return
-    resume = begun and any((folder / "checkpoints").glob("step-*"))
-    execute(
-        config, host, out=folder, resume=resume, overwrite=begun and not resume, as_json=False, quiet=True,
-        go_on="the same command again",
-    )  # fmt: skip
+    start_or_go_on(config, host, folder, quiet=True)
 
 
 def _summary(row: Row, config: RunConfig, folder: Path) -> dict[str, Any] | None:
@@ -108,14 +103,11 @@ def cells(line: Mapping[str, Any]) -> list[str]:
 
 def as_markdown(lines: Sequence[Mapping[str, Any]]) -> str:
     """The comparison as a Markdown table."""
-    head = "| " + " | ".join(HEADINGS) + " |\n|---" + "|---:" * (len(HEADINGS) - 1) + "|\n"
-    return head + "\n".join("| " + " | ".join(cells(line)) + " |" for line in lines)
+    return markdown_table(HEADINGS, map(cells, lines))
 
 
 def _print(lines: Sequence[Mapping[str, Any]], console: Console) -> None:
-    table = Table(title="means over seeds, 95 % intervals over seeds and questions")
-    for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if number else "left")
+    table = headed("means over seeds, 95 % intervals over seeds and questions", HEADINGS)
     for line in lines:
         table.add_row(*cells(line))
     console.print(table)

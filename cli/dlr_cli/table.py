@@ -1,6 +1,6 @@
 """The control table, as people read it: on a terminal, or as Markdown for a paper."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +22,20 @@ def open_console(*, stderr: bool = False) -> Console:
     """A console that is wide enough for the table where there is no terminal to ask."""
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=132)
+
+
+def headed(name: str, headings: Sequence[str]) -> Table:
+    """An empty table: the first column on the left, figures on the right."""
+    table = Table(title=name)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left")
+    return table
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The same in Markdown, without an end of line."""
+    head = "| " + " | ".join(headings) + " |\n|---" + "|---:" * (len(headings) - 1) + "|"
+    return "\n".join([head, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def title(result: dict[str, Any]) -> str:
@@ -55,9 +69,7 @@ def cells(result: dict[str, Any]) -> list[tuple[str, list[str]]]:
 
 def print_table(result: dict[str, Any], console: Console) -> None:
     """Accuracy of every row with its interval and cost, and trained minus the row, paired."""
-    table = Table(title=title(result))
-    for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if number else "left")
+    table = headed(title(result), HEADINGS)
     for name, texts in cells(result):
         table.add_row(*texts, style="bold" if name == "trained" else None)
     console.print(table)
@@ -68,10 +80,8 @@ def print_table(result: dict[str, Any], console: Console) -> None:
 def print_markdown(result: dict[str, Any]) -> None:
     """The same on stdout, as a Markdown table."""
     print(f"{title(result)}\n")
-    print("| " + " | ".join(HEADINGS) + " |\n|---" + "|---:" * (len(HEADINGS) - 1) + "|")
-    for name, texts in cells(result):
-        print("| " + " | ".join(f"**{text}**" if name == "trained" and text else text for text in texts) + " |")
-    print()
+    bold = ([f"**{text}**" if name == "trained" and text else text for text in texts] for name, texts in cells(result))
+    print(markdown_table(HEADINGS, bold) + "\n")
     for line in remarks(result):
         print(f"- {line}")
 
@@ -161,14 +171,9 @@ def print_retention(result: dict[str, Any], console: Console, *, markdown: bool 
     """Other tasks without latents, with the anchor text alone, and with the trained latents."""
     rows = retention_cells(result)
     if markdown:
-        print("| " + " | ".join(RETENTION_HEADINGS) + " |\n|---" + "|---:" * (len(RETENTION_HEADINGS) - 1) + "|")
-        for row in rows:
-            print("| " + " | ".join(row) + " |")
-        print(f"\n- {retention_remark(result)}")
+        print(f"{markdown_table(RETENTION_HEADINGS, rows)}\n\n- {retention_remark(result)}")
         return
-    table = Table(title="other tasks, test questions, 95 % intervals")
-    for number, heading in enumerate(RETENTION_HEADINGS):
-        table.add_column(heading, justify="right" if number else "left")
+    table = headed("other tasks, test questions, 95 % intervals", RETENTION_HEADINGS)
     for row in rows:
         table.add_row(*row)
     console.print(table)

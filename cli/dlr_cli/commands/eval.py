@@ -35,7 +35,7 @@ def evaluate(
     import json
 
     from dlr_cli.host import load_host
-    from dlr_cli.measure import measure_retention, measure_run, saved_table
+    from dlr_cli.measure import measure_retention, measure_run, printable, saved_table
     from dlr_cli.table import open_console, print_markdown, print_retention, print_table
     from dlr_core.aggregate import aggregate
     from dlr_core.errors import ConfigError
@@ -67,7 +67,7 @@ def evaluate(
             )
     result = results[0] if len(results) == 1 else aggregate(results)
     if as_json:
-        print(json.dumps({key: value for key, value in result.items() if key != "per_question"}))
+        print(json.dumps(printable(result)))
     elif markdown:
         print_markdown(result)
     else:
