@@ -64,6 +64,30 @@ def test_prefill_of_a_batch_equals_prefill_of_each_question(tiny_decoder):
         assert cache.positions_NS[row][real].tolist() == list(range(length))
 
 
+def test_what_questions_begin_with_is_run_once_for_all(tiny_decoder):
+    wording = "Say the result of this sum: "
+    questions = [wording + text for text in ("1 + 2", "20 + 3", "44 + 5")]
+    alone = [prefill(tiny_decoder, [question]) for question in questions]
+    before = tiny_decoder.usage.prefilled
+    cache = prefill(tiny_decoder, questions)
+    counted = tiny_decoder.usage.prefilled - before
+    width, shared = cache.mask_NS.shape[1], len(prompt_ids(tiny_decoder, wording)) // 2
+    assert counted < 3 * width - 2 * shared
+    for row, single in enumerate(alone):
+        real = cache.mask_NS[row].bool()
+        torch.testing.assert_close(cache.states_NSH[row][real], single.states_NSH[0], atol=2e-4, rtol=1e-3)
+
+
+def test_prefill_of_the_same_questions_gives_the_same_bits_whatever_came_between(tiny_decoder):
+    first = prefill(tiny_decoder)
+    prefill(tiny_decoder, ["What is 2 + 3?", "What is 2 - 3?"])
+    for number in range(20):  # more beginnings than are kept
+        prefill(tiny_decoder, [f"{number} {end}" for end in ("a", "b")])
+    again = prefill(tiny_decoder)
+    assert torch.equal(first.states_NSH, again.states_NSH)
+    assert all(torch.equal(x, y) for x, y in zip(first.keys, again.keys, strict=True))
+
+
 def test_prefill_holds_every_prompt_token_but_the_pending_ones(tiny_decoder):
     cache = prefill(tiny_decoder)
     for row, question in enumerate(QUESTIONS):

@@ -15,6 +15,8 @@ from dlr_core.errors import ConfigError, ModelError
 from dlr_core.records import Completions, PromptCache
 from dlr_plugins.decoders.loading import load
 
+BEGINNINGS = 8
+"""Beginnings of prompts that are kept (one wording of a task has one, most of the time)."""
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 
@@ -41,6 +43,7 @@ class HFDecoder:
         self.end_ids = self._end_ids()
         self.usage = Usage()
         self.flops_per_token = self._flops_per_token()
+        self._beginnings: dict[tuple[int, ...], tuple[list[tuple[Tensor, Tensor]], Tensor]] = {}
         self.kv_sizes, self._template = self._probe()
 
     def _end_ids(self) -> Tensor:
@@ -59,8 +62,7 @@ class HFDecoder:
     def _probe(self) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
         """Key/value sizes of every layer, and the tokens with which every prompt of the chat template begins."""
         first, second = self._prompt_ids("a"), self._prompt_ids("b")
-        same = next(i for i, (x, y) in enumerate(zip(first, second, strict=False)) if x != y)
-        self._template_cache: tuple[list[tuple[Tensor, Tensor]], Tensor] | None = None
+        same = common_prefix([first, second])
         with torch.no_grad():
             out = self.body(input_ids=torch.tensor([first], device=self.device), use_cache=True)
         layers = getattr(out.past_key_values, "layers", [])
@@ -98,16 +100,15 @@ class HFDecoder:
     def prefill(
         self, questions: Sequence[str], anchor: Sequence[int], pending: Sequence[int], latents: int
     ) -> PromptCache:
-        """Run each question with its anchor tokens once; the template's constant beginning is run once per process.
+        """Run each question with its anchor tokens once, and what all of them begin with once for all.
 
         With nothing pending and no latents the last prompt token is left to be fed, so that decoding has a token to
         start from; a space with nothing pending feeds its latents itself.
         """
         rows = [self._prompt_ids(question) + list(anchor) + list(pending) for question in questions]
-        start, left = self._template_states(), len(pending) or (0 if latents else 1)
-        fixed = len(self._template)
-        if any(tuple(row[:fixed]) != self._template or len(row) <= fixed + left for row in rows):
-            start, fixed = None, 0
+        left = len(pending) or (0 if latents else 1)
+        shared = self._shared(rows, left)
+        start, fixed = self._beginning(shared), len(shared)
         bodies = [row[fixed : len(row) - left] for row in rows]
         width = max(map(len, bodies))
         ids_NS = torch.full((len(rows), width), int(self.end_ids[0]), device=self.device)
@@ -129,17 +130,31 @@ class HFDecoder:
         states = out.last_hidden_state
         if start is not None:
             states = torch.cat([start[1].expand(len(rows), -1, -1), states], 1)
-        self.usage.prefilled += ids_NS.numel()
+        self.usage.prefilled += (
+            ids_NS.numel() + fixed
+        )  # kept or not: a resumed run must count what an unbroken one does
         tails = torch.tensor([row[len(row) - left :] for row in rows], dtype=torch.long, device=self.device)
         keys, values = _layers(cache)
         return PromptCache(keys, values, mask_NS, states, self.model.get_input_embeddings()(tails), latents)
 
-    def _template_states(self) -> tuple[list[tuple[Tensor, Tensor]], Tensor] | None:
-        if self._template_cache is None and self._template:
-            out = self.body(input_ids=torch.tensor([self._template], device=self.device), use_cache=True)
+    def _shared(self, rows: Sequence[Sequence[int]], left: int) -> tuple[int, ...]:
+        """What all prompts begin with: a function of the prompts alone, so that running them again gives equal bits."""
+        distinct = {tuple(row) for row in rows}
+        same = common_prefix(list(distinct)) if len(distinct) > 1 else len(self._template)
+        same = min(same, min(map(len, rows)) - left - 1)
+        return tuple(rows[0][:same]) if same >= len(self._template) else ()
+
+    def _beginning(self, ids: tuple[int, ...]) -> tuple[list[tuple[Tensor, Tensor]], Tensor] | None:
+        """Keys and values of every layer and final states of a prompt's beginning, kept for the next prompts."""
+        if not ids:
+            return None
+        if ids not in self._beginnings:
+            out = self.body(input_ids=torch.tensor([ids], device=self.device), use_cache=True)
             layers = [(layer.keys, layer.values) for layer in out.past_key_values.layers]
-            self._template_cache = layers, out.last_hidden_state
-        return self._template_cache
+            self._beginnings[ids] = layers, out.last_hidden_state
+            while len(self._beginnings) > BEGINNINGS:
+                self._beginnings.pop(next(iter(self._beginnings)))
+        return self._beginnings[ids]
 
     def extend(self, cache: PromptCache, embeds_NPH: Tensor) -> Tensor:
         """Final-norm states (N, P, H) of embeddings fed after a cache, which is left as it was."""
@@ -301,6 +316,12 @@ def _dynamic(cache: PromptCache) -> DynamicCache:
     for layer, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):
         fresh.update(key, value, layer)
     return fresh
+
+
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all rows share."""
+    columns = zip(*rows, strict=False)
+    return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(map(len, rows)))
 
 
 def _inverse_cdf(logits_NV: Tensor, uniform_N: Tensor) -> Tensor:
