@@ -1,6 +1,7 @@
 """The frozen main model on Transformers: any causal language model with a plain key/value cache."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import DynamicCache
 from dlr_core.cost import TokenFlops, Usage
 from dlr_core.errors import ConfigError, ModelError
 from dlr_core.records import Completions, PromptCache
+from dlr_plugins.decoders.growing import growing_cache
 from dlr_plugins.decoders.loading import load
 
 BEGINNINGS = 8
@@ -224,7 +226,8 @@ class HFDecoder:
         ids_NL = torch.full((cache.rows, max_new_tokens), end, device=self.device)
         mask_NL = torch.zeros(cache.rows, max_new_tokens, device=self.device)
         alive = torch.arange(cache.rows, device=self.device)
-        embeds, kv, mask_NS = cache.pending_NPH, _dynamic(cache), cache.mask_NS
+        embeds, mask_NS = cache.pending_NPH, cache.mask_NS
+        kv = growing_cache(cache, embeds.shape[1] + max_new_tokens)
         for step in range(max_new_tokens):
             mask_NS = torch.cat([mask_NS, mask_NS.new_ones(embeds.shape[:2])], 1)
             out = self.model(
@@ -242,7 +245,7 @@ class HFDecoder:
                 token = logits.argmax(-1)
             else:
                 draws = [generators[row].random() for row in alive.tolist()]  # type: ignore[index]
-                token = _inverse_cdf(logits / temperature, torch.tensor(draws, device=self.device))
+                token = inverse_cdf(logits / temperature, torch.tensor(draws, device=self.device))
             ids_NL[alive, step], mask_NL[alive, step] = token, 1.0
             going = ~torch.isin(token, self.end_ids)
             if not bool(going.any()):
@@ -324,8 +327,17 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(map(len, rows)))
 
 
-def _inverse_cdf(logits_NV: Tensor, uniform_N: Tensor) -> Tensor:
-    """One token per row from one uniform draw per row."""
-    cumulative = logits_NV.softmax(-1).double().cumsum(-1)
-    index = torch.searchsorted(cumulative, uniform_N[:, None] * cumulative[:, -1:], right=True)[:, 0]
-    return index.clamp(max=logits_NV.shape[1] - 1)
+def inverse_cdf(logits_NV: Tensor, uniform_N: Tensor) -> Tensor:
+    """One token per row from one uniform draw per row: first its block of the vocabulary, then its place there."""
+    block = math.isqrt(logits_NV.shape[1]) + 1
+    missing = -logits_NV.shape[1] % block
+    weights_NCW = torch.nn.functional.pad(logits_NV.softmax(-1), (0, missing)).unflatten(1, (-1, block))
+    sums_NC = weights_NCW.sum(-1, dtype=torch.float64)
+    ends_NC = sums_NC.cumsum(1)
+    wanted_N1 = uniform_N[:, None] * ends_NC[:, -1:]
+    chosen_N1 = torch.searchsorted(ends_NC, wanted_N1, right=True).clamp(max=sums_NC.shape[1] - 1)
+    rows = torch.arange(len(logits_NV), device=logits_NV.device)
+    inside_NW = weights_NCW[rows, chosen_N1[:, 0]].double().cumsum(1)
+    left_N1 = wanted_N1 - (ends_NC - sums_NC).gather(1, chosen_N1)
+    place_N1 = torch.searchsorted(inside_NW, left_N1, right=True).clamp(max=block - 1)
+    return (chosen_N1 * block + place_N1)[:, 0].clamp(max=logits_NV.shape[1] - 1)
