@@ -22,7 +22,13 @@ from dlr_core.sweep import bits, compare, parse_part
 HERE = Path(__file__).parent
 KEPT = HERE / "results"
 RUNS = Path("runs")
-SWEEPS = ("tasks", "ablations")
+SWEEPS = {
+    "tasks": "Three tasks, test questions",
+    "shape": "What a chain is made of, validation questions",
+    "ablations": "One factor at a time, validation questions",
+    "filter": "The filter before decoding, test questions",
+}
+"""Sweep files and what their tables are called; all but the first are compared with their first variant."""
 CURRICULUM = ("run", "--curriculum", "benchmarks/curriculum.toml", "--minutes", "3", "--set", "eval.questions=100",
               "--out", "runs/curriculum")  # fmt: skip
 ROWS = ("plain", "anchor", "best_prompt", "random", "mean", "shuffled", "trained")
@@ -114,12 +120,11 @@ def section(title: str, sweep: str, table: str) -> str:
 def render() -> str:
     """The figures' part of docs/results.md; none of it is written by hand."""
     sections = []
-    tasks, ablations, grown = (read(KEPT / f"{name}.json") for name in (*SWEEPS, "curriculum"))
-    if tasks:
-        sections.append(section("Three tasks, test questions", "tasks", tasks_table(tasks)))
-    if ablations:
-        compared = as_markdown(compare(ablations))
-        sections.append(section("One factor at a time, validation questions", "ablations", compared))
+    for name, title in SWEEPS.items():
+        if rows := read(KEPT / f"{name}.json"):
+            table = tasks_table(rows) if name == "tasks" else as_markdown(compare(rows))
+            sections.append(section(title, name, table))
+    grown = read(KEPT / "curriculum.json")
     if grown:
         sections.append(
             "## Tasks one after another\n\n`dlr " + " ".join(CURRICULUM) + "`\n\n" + curriculum_section(grown)

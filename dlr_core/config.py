@@ -86,6 +86,9 @@ class ReplaySettings(Section):
     """Replay of the run's own correct completions: the main model is frozen, so old successes stay valid."""
 
     chains: int = Field(32, ge=0, description="Remembered successes trained on in a step; 0 turns replay off.")
+    updates: int = Field(
+        2, ge=1, description="Updates on remembered successes in a step; the first is also the rollout's."
+    )
     weight: float = Field(1.0, ge=0, description="Weight of their mean negative log-likelihood in the loss.")
     capacity: int = Field(768, ge=1, description="Successes remembered (about 2.4 MB each with the default model).")
     noise: float = Field(
@@ -95,14 +98,17 @@ class ReplaySettings(Section):
         description="Share of the policy's noise in chains that are replayed or searched under: much of it drives the "
         "latents into saturation, where they can no longer tell questions apart.",
     )
+    priority: float = Field(
+        0.5, ge=0, le=1, description="Exponent of a success's loss in its chance to be replayed; 0 replays all alike."
+    )
     search: int = Field(
-        24,
+        16,
         ge=0,
         description="Training questions a step is searched on for successes to replay; 0: only what latent exploration "
         "finds is replayed.",
     )
     fresh: int = Field(
-        4, ge=1, description="How many of them are new; the others have been tried before, and nothing has solved them."
+        8, ge=1, description="How many of them are new; the others have been tried before, and nothing has solved them."
     )
     frontier: int = Field(256, ge=1, description="Unsolved questions kept, with their prompts (about 2.4 MB each).")
     tries: int = Field(

@@ -9,13 +9,13 @@ from torch import Tensor
 from dlr_core.advantages import RARITY_FLOOR
 from dlr_core.config import ReplaySettings
 from dlr_core.frontier import Frontier, Prompt, prompts, restore_prompts
-from dlr_core.records import Completions, Item
+from dlr_core.records import Completions, Item, Sample
 from dlr_core.replay import ReplayBuffer, Success, stack
 from dlr_core.rollout import Collector, correctness, repeats
 
 Metrics = dict[str, Any]
 SURPRISE = (0.05, 3.0)
-"""Bounds, in nats, of a replayed success's weight, which is its own loss: prioritised replay (Schaul et al. 2016)."""
+"""Bounds, in nats, of the loss that a replayed success is weighed by: prioritised replay (Schaul et al. 2016)."""
 
 
 class Rehearsal:
@@ -41,7 +41,7 @@ class Rehearsal:
         repeat_BK = repeats(completions.texts, group).to(correct_BK.device)
         for n in (correct_BK.bool() & ~repeat_BK).flatten().nonzero()[:, 0].tolist():
             ids = completions.ids_NL[n][completions.mask_NL[n].bool()].tolist()
-            weight = 1.0 + RARITY_FLOOR - rate_B[n // group]
+            weight = (1.0 + RARITY_FLOOR - rate_B[n // group]) ** self.settings.priority
             self.buffer.add(Success(prompts_N[n], tuple(ids), weight))
         for number, rate in enumerate(rate_B):
             prompt = prompts_N[number * group]
@@ -53,44 +53,51 @@ class Rehearsal:
     def search(self) -> Metrics:
         """Sample tokens on further training questions; what comes out right is remembered, and no more.
 
-        Greedy decoding of latents gives few different answers; sampled tokens find successes that it misses. A few
-        questions are new, the rest are tried again: those that nothing has solved yet. The openings begin completions
-        in turn.
+        Greedy decoding of latents gives few different answers; sampled tokens find successes that it misses. Some
+        questions are new, and begin with the first opening; the rest are tried again, those that nothing has solved
+        yet, and there the openings take turns.
         """
         if not self.settings.search or not self.settings.chains:
             return {}
-        engine, generator = self.env.engine, self.collector.generator
+        generator = self.collector.generator
         again = self.frontier.draw(self.settings.search - self.settings.fresh, generator)
+        known = {prompt.item.question for prompt in again}
         new = self._draw_new(self.settings.search - len(again))
-        tried = list({prompt.item.question: prompt for prompt in [*new, *again]}.values())
-        cache = stack([prompt.cache for prompt in tried])
-        states_BSH, mask_BS = cache.question_states()
-        correct, samples = [], []
-        for number, opening in enumerate(self.openings):
-            share = len(range(number, self.settings.tries, len(self.openings)))
-            if not share:
-                continue
-            prompts_N = [prompt for prompt in tried for _ in range(share)]
-            rows_N = torch.arange(len(tried), device=mask_BS.device).repeat_interleave(share)
-            seed = int(torch.randint(2**31, (), generator=generator))
-            with torch.no_grad():
-                chains = self.collector.sample(states_BSH.float(), mask_BS, self._noise(len(prompts_N)))
-            items = [prompt.item for prompt in prompts_N]
-            completions, judged = engine.complete(items, cache, rows_N, chains.actions_NTD, seed=seed, opening=opening)
-            correct.append(correctness(judged).view(-1, share))
-            samples += judged
-            self.remember(prompts_N, completions, correct[-1])
-        correct_BK = torch.cat(correct, 1)
-        for prompt, best in zip(tried, correct_BK.amax(1).tolist(), strict=True):
-            if best:
-                self.frontier.solve(prompt.item.question)
+        new = [prompt for prompt in new if prompt.item.question not in known]
+        tries, openings = self.settings.tries, self.openings
+        plan = [(new, openings[0], tries)]
+        plan += [(again, text, len(range(place, tries, len(openings)))) for place, text in enumerate(openings)]
+        samples = [sample for prompts_B, opening, count in plan for sample in self._attempt(prompts_B, opening, count)]
+        solved = {sample.question for sample in samples if sample.correct}
+        for question in solved:
+            self.frontier.solve(question)
         return {
-            "search_correct": float(correct_BK.mean()),
-            "search_best": float(correct_BK.amax(1).mean()),
+            "search_correct": float(correctness(samples).mean()),
+            "search_best": len(solved) / len([*new, *again]),
             "search_decodes": len(samples),
             "search_tokens": sum(sample.tokens for sample in samples),
             "frontier": len(self.frontier.waiting),
         }
+
+    def _attempt(self, prompts_B: Sequence[Prompt], opening: str, count: int) -> list[Sample]:
+        """``count`` completions of each prompt, sampled token by token; what is right is remembered."""
+        if not prompts_B or not count:
+            return []
+        generator = self.collector.generator
+        cache = stack([prompt.cache for prompt in prompts_B])
+        states_BSH, mask_BS = cache.question_states()
+        rows_N = torch.arange(len(prompts_B), device=mask_BS.device).repeat_interleave(count)
+        prompts_N = [prompt for prompt in prompts_B for _ in range(count)]
+        seed = int(torch.randint(2**31, (), generator=generator))
+        with torch.no_grad():
+            chains = self.collector.sample(states_BSH.float(), mask_BS, self._noise(len(rows_N)))
+        items = [prompt.item for prompt in prompts_N]
+        judged: list[Sample]
+        completions, judged = self.env.engine.complete(
+            items, cache, rows_N, chains.actions_NTD, seed=seed, opening=opening
+        )
+        self.remember(prompts_N, completions, correctness(judged).view(-1, count))
+        return judged
 
     def _draw_new(self, count: int) -> list[Prompt]:
         """Distinct training questions, prefilled; fewer if the task has fewer."""
@@ -130,7 +137,7 @@ class Rehearsal:
         chains = self.collector.sample(states_NSH.float(), mask_NS, self._noise(count))
         ready = self.env.engine.space.inject(cache, chains.actions_NTD)
         nll_N = -self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
-        self.buffer.reweigh(nll_N.detach().clamp(*SURPRISE).tolist())
+        self.buffer.reweigh((nll_N.detach().clamp(*SURPRISE) ** self.settings.priority).tolist())
         nll = nll_N.mean()
         return self.settings.weight * nll, {
             "replay_nll": float(nll.detach()),

@@ -160,6 +160,12 @@ class Trainer:
             if loss is not None:
                 loss.backward()
         norm = self._apply()
+        for _ in range(self.config.replay.updates - 1):
+            with self.ledger.phase("replay"):
+                loss, _ = self.rehearsal.replay(least=questions)
+                if loss is not None:
+                    loss.backward()
+                    self._apply()
         for _ in range(self.config.batch.epochs - 1):
             estimator(self.collector.refresh(batch))[0].backward()
             self._apply()

@@ -299,7 +299,7 @@ def test_replay_alone_makes_remembered_successes_likelier(configure, host):
         estimator={"name": "pathwise_greedy", "advantage": 0.0, "success_weight": 0.0},
         contrastive="none",
         optim={"lr": 0.03, "warmup": 1},
-        replay={"chains": 8, "capacity": 16},
+        replay={"chains": 8, "capacity": 16, "updates": 1},
         batch={"questions": 2, "samples": 4},
     )
     _, metrics = train(config, host)
@@ -308,12 +308,13 @@ def test_replay_alone_makes_remembered_successes_likelier(configure, host):
     assert sum(shown[-3:]) / 3 < sum(shown[:3]) / 3 - 0.2
 
 
-def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure, host):
+@pytest.mark.parametrize("priority", [0.5, 1.0])
+def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure, host, priority):
     trainer = build_trainer(
         configure(
             task={"wanted": "13579"},
             batch={"questions": 6, "samples": 4},
-            replay={"chains": 4, "capacity": 16, "search": 0},
+            replay={"chains": 4, "capacity": 16, "search": 0, "priority": priority},
         ),
         host,
     )
@@ -326,7 +327,7 @@ def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure,
     for start in range(0, len(samples), 4):
         group = samples[start : start + 4]
         rate = sum(sample.correct for sample in group) / 4
-        expected += [1.05 - rate for _ in {sample.completion for sample in group if sample.correct}]
+        expected += [(1.05 - rate) ** priority for _ in {sample.completion for sample in group if sample.correct}]
     weights = [entry.weight for entry in trainer.rehearsal.buffer.entries]
     assert len(set(weights)) > 1
     assert sorted(weights) == pytest.approx(sorted(expected))
@@ -336,7 +337,7 @@ def test_search_adds_only_right_completions_and_leaves_the_rollout_alone(configu
     def first_step(search):
         config = configure(
             task={"wanted": "0123456789"},
-            replay={"chains": 4, "capacity": 64, "search": search, "tries": 6, "openings": ["", "3"]},
+            replay={"chains": 4, "capacity": 64, "search": search, "tries": 6, "openings": ["3"]},
         )
         trainer = build_trainer(config, host)
         return trainer, trainer.step()
@@ -381,18 +382,43 @@ def test_the_search_tries_again_what_nothing_has_solved_and_prefills_only_what_i
     assert len(trainer.rehearsal.frontier.waiting) > 6
 
 
-def test_searched_completions_begin_with_their_opening(configure, host):
+def test_new_questions_begin_with_the_first_opening_and_unsolved_ones_with_each_in_turn(configure, host):
     config = configure(
-        task={"wanted": "13579"},
+        task={"wanted": "13579", "questions": 400},
         space={**SPACE, "radius": 1e-6},
-        replay={"chains": 4, "capacity": 64, "search": 3, "tries": 5, "openings": ["2", "3"]},
+        replay={"chains": 4, "capacity": 64, "search": 3, "fresh": 1, "tries": 5, "openings": ["2", "3"]},
     )
+    rehearsal = build_trainer(config, host).rehearsal
+    new = rehearsal.search()
+    assert (new["search_decodes"], new["search_correct"], new["frontier"]) == (3 * 5, 0.0, 3)
+    again = rehearsal.search()  # "2" three times, "3" twice, and only 3 is wanted
+    assert again["search_decodes"] == 3 * 5
+    assert again["search_correct"] == pytest.approx(2 * 2 / 15)
+    assert again["search_best"] == pytest.approx(2 / 3)
+    assert again["frontier"] == 3 - 2 + 1
+    tokenizer = rehearsal.env.engine.decoder.tokenizer
+    assert all(tokenizer.decode(list(entry.ids)).startswith("3") for entry in rehearsal.buffer.entries)
+
+
+@pytest.mark.parametrize("updates", [1, 3])
+def test_each_replay_update_trains_on_as_many_successes(configure, host, updates):
+    config = configure(steps=6, replay={"chains": 8, "capacity": 16, "search": 0, "updates": updates})
     trainer = build_trainer(config, host)
-    metrics = trainer.step()
-    assert metrics["search_correct"] == pytest.approx(2 / 5)  # "2" three times, "3" twice, and only 3 is wanted
-    tokenizer = trainer.env.engine.decoder.tokenizer
-    found = [tokenizer.decode(list(entry.ids)) for entry in trainer.rehearsal.buffer.entries]
-    assert any(text.startswith("3") for text in found)
+    calls = []
+    replay = trainer.rehearsal.replay
+
+    def counted(least):
+        loss, logs = replay(least)
+        calls.append(loss)
+        return loss, logs
+
+    trainer.rehearsal.replay = counted
+    for _ in range(6):
+        before = [parameter.detach().clone() for parameter in trainer.parameters]
+        trainer.step()
+        assert any(not torch.equal(x, y) for x, y in zip(before, trainer.parameters, strict=True))
+    assert len(calls) == 6 * updates
+    assert any(loss is not None for loss in calls)
 
 
 def test_a_step_averages_its_gradient_over_the_groups_that_are_alive(configure, host):
