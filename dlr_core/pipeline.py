@@ -1,5 +1,7 @@
 """Assembling a run from its settings, and answering questions with a trained one."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,16 @@ from dlr_core.config import RunConfig, resolve
 from dlr_core.errors import ConfigError
 from dlr_core.evaluate import Evaluator
 from dlr_core.host import PluginHost
+from dlr_core.pretrained import Pretrained
 from dlr_core.protocols import EnvSpec
 from dlr_core.questions import calibration_questions
 from dlr_core.records import Item, PromptCache
 from dlr_core.rundir import read_manifest
 from dlr_core.trainer import Trainer
+
+EVAL = "eval.json"
+CARD = ("env", "split", "n", "rows", "paired")
+"""What the card of a shared assistant says of its control table."""
 
 
 def env_kwargs(config: RunConfig, host: PluginHost) -> dict[str, Any]:
@@ -91,13 +98,18 @@ def build_trainer(config: RunConfig, host: PluginHost) -> Trainer:
 
 
 @dataclass
-class DLRPipeline:
-    """A trained run, ready to answer: ``DLRPipeline.from_run("runs/main")("State … 12 + 34 =")``."""
+class DLRPipeline(Pretrained):
+    """A trained run, ready to answer: ``DLRPipeline.from_run("runs/main")("State … 12 + 34 =")``.
+
+    ``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` share it without the run (:mod:`dlr_core.pretrained`).
+    """
 
     config: RunConfig
     host: PluginHost
     engine: Any
     assistant: Any
+    table: dict[str, Any] | None = None
+    """The run's control table (``eval.json``) without its questions, for the card."""
 
     @property
     def task(self) -> str | None:
@@ -114,15 +126,24 @@ class DLRPipeline:
         """
         folder, host = Path(run), host or PluginHost.from_entry_points()
         saved = read_manifest(folder)["config"]
-        config = resolve({**saved, "env": env, "task": {}} if env and env != saved["env"] else saved, host)
-        made = host.make_env(config.env, num_envs=1, **env_kwargs(config, host))
-        engine = made.unwrapped.engine
+        made = cls.assemble({**saved, "env": env, "task": {}} if env and env != saved["env"] else saved, host=host)
+        load_weights({"assistant": made.assistant, "space": made.engine.space}, latest_checkpoint(folder))
+        if (folder / EVAL).is_file():
+            table = json.loads((folder / EVAL).read_text(encoding="utf-8"))
+            made.table = {key: table[key] for key in CARD if key in table}
+        return made
+
+    @classmethod
+    def assemble(cls, settings: Mapping[str, Any], *, host: PluginHost | None = None) -> "DLRPipeline":
+        """A pipeline of these settings, its assistant and chart as they are before training."""
+        host = host or PluginHost.from_entry_points()
+        config = resolve(settings, host)
+        engine = host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
         space = engine.space
         assistant = host.create(
             "assistant", config.assistant.name, config.assistant.options,
             hidden_size=engine.decoder.hidden_size, num_latents=space.num_latents, latent_dim=space.latent_dim,
         ).to(engine.decoder.device)  # fmt: skip
-        load_weights({"assistant": assistant, "space": space}, latest_checkpoint(folder))
         return cls(config, host, engine, assistant.eval())
 
     def __call__(self, question: str) -> str:

@@ -8,6 +8,7 @@ from dlr_cli.commands.ask import ask
 from dlr_cli.commands.eval import evaluate
 from dlr_cli.commands.listing import listing
 from dlr_cli.commands.plugins import plugins_app
+from dlr_cli.commands.push import push
 from dlr_cli.commands.report import report
 from dlr_cli.commands.run import run
 from dlr_cli.commands.space import space_app
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("eval")(evaluate)
 app.command("ask")(ask)
+app.command("push")(push)
 app.command("sweep")(sweep)
 app.command("report")(report)
 app.command("list")(listing)

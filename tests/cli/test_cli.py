@@ -458,3 +458,21 @@ def test_an_interrupted_run_is_saved_and_resume_finishes_it(tiny_model, tmp_path
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, steps + 1))
     assert all("reward" in row for row in rows)
+
+
+# ---- sharing -------------------------------------------------------------------------------------------------------
+
+
+def test_push_wants_a_repository_or_a_folder(finished_run):
+    for extra in ([], ["me/sums", "--folder", "shared"]):
+        done = program("push", finished_run[0], *extra)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == "error: expected a repository (owner/name) or --folder, one of them\n"
+
+
+def test_ask_gives_the_same_answer_on_a_run_and_on_what_is_shared_of_it(finished_run, tmp_path):
+    shared = tmp_path / "shared"
+    assert program("push", finished_run[0], "--folder", shared).returncode == 0
+    answers = [program("ask", folder, "1 + 1 =", "--json").stdout for folder in (finished_run[0], shared)]
+    assert json.loads(answers[0]) == json.loads(answers[1])
+    assert "| trained |" in (shared / "README.md").read_text()

@@ -7,7 +7,7 @@ import typer
 
 
 def ask(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, or one that `dlr push --folder` wrote.")],
     question: Annotated[str, typer.Argument(help="Any question; it need not be of the run's task.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -21,10 +21,12 @@ def ask(
     from dlr_cli.host import load_host
     from dlr_cli.table import open_console
     from dlr_core.pipeline import DLRPipeline
+    from dlr_core.pretrained import CONFIG
 
     console = open_console(stderr=as_json)
     with console.status("loading …"):
-        trained = DLRPipeline.from_run(run, host=load_host())
+        load = DLRPipeline.from_pretrained if (run / CONFIG).is_file() else DLRPipeline.from_run
+        trained = load(run, host=load_host())
         found = trained.explain(question)
     if as_json:
         print(json.dumps(found))
