@@ -15,6 +15,7 @@ from dlr_core.frontier import prompts
 from dlr_core.protocols import Assistant, Scorer
 from dlr_core.rehearsal import Rehearsal
 from dlr_core.rollout import Collector, LearnerEnv, distinct_answers, outcome_metrics
+from dlr_core.schedule import Schedule
 
 Metrics = dict[str, Any]
 
@@ -80,14 +81,15 @@ class Trainer:
     @property
     def progress(self) -> float:
         """Share of the run that is done, by steps where they are limited, else by time."""
-        if self.total_steps is not None:
-            return self.step_number / max(self.total_steps, 1)
-        return self.seconds / (60.0 * (self.config.minutes or 1.0))
+        return self._schedule.progress(self.step_number, self.seconds)
 
     def done(self) -> bool:
         """Whether a limit has been reached."""
-        out_of_time = self.config.minutes is not None and self.seconds >= 60.0 * self.config.minutes
-        return out_of_time or (self.total_steps is not None and self.step_number >= self.total_steps)
+        return self._schedule.over(self.step_number, self.seconds)
+
+    @property
+    def _schedule(self) -> Schedule:
+        return Schedule(self.config.optim, self.total_steps, self.config.minutes)
 
     def run(self) -> Iterator[Metrics]:
         """Train until done, yielding one step's metrics at a time."""
@@ -98,11 +100,9 @@ class Trainer:
         """One step: a rollout (or several, where dead groups are resampled) and its updates."""
         began = time.perf_counter()
         self.ledger.begin()
-        optim = self.config.optim
-        rise = min(1.0, (self.step_number + 1) / max(optim.warmup, 1))
-        left = (1.0 - self.progress) / optim.decay if optim.decay else 1.0
+        rate = self._schedule.rate(self.step_number, self.progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * rise * max(0.1, min(1.0, left))
+            group["lr"] = group["base_lr"] * rate
         warm = self.step_number < self.config.warmstart.steps
         estimator = self.warm_estimator if warm else self.estimator
         metrics = self._learn(estimator) if estimator.needs_completions else self._learn_from_gold(estimator)
