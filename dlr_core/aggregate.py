@@ -86,6 +86,7 @@ def aggregate(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "iqm": interquartile_mean(per_run),
             "iqm_ci": list(middle),
             **{key: float(np.mean([r["rows"][name][key] for r in results])) for key in averaged},
+            **{key: value for key, value in results[0]["rows"][name].items() if key == "label"},
         }
         if name != "trained":
             gap = strata(lambda result, name=name: right(result, "trained") - right(result, name))

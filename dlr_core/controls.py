@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dlr_core.baselines import Rival
 from dlr_core.config import control_rows
 from dlr_core.evaluate import Answers, Evaluator, Report, best_prompt
 from dlr_core.host import PluginHost
@@ -31,6 +32,7 @@ def control_table(
     k: int = 1,
     samples: int | None = None,
     only: Sequence[str] | None = None,
+    rivals: Sequence[Rival] = (),
     report: Report = lambda text: None,
 ) -> dict[str, Any]:
     """Accuracy of the trained assistant and of every control on the same distinct questions.
@@ -46,6 +48,7 @@ def control_table(
         k: with more than 1, also pass@1 … pass@k and maj@k of sampled chains, each decoded greedily.
         samples: how many chains are sampled for that, at least k; 2k if not given.
         only: rows wanted beside the trained one; all if not given.
+        rivals: trained baselines, a row each.
         report: called with what is being done.
 
     Returns:
@@ -71,14 +74,21 @@ def control_table(
     if "plain" in names:
         report("plain prompt")
         rows["plain"] = evaluator.under_prompt(items, "")
-    notes = {}
+    notes: dict[str, dict[str, str]] = {}
     if "best_prompt" in names:
         prompt = best_prompt(evaluator, prompt_questions, report)
         report("best hand-written prompt")
         rows["best_prompt"] = evaluator.under_prompt(items, prompt)
         notes["best_prompt"] = {"prompt": prompt}
-    names.append("trained")
     latents = {name: engine.space.num_latents for name in chains if name != "anchor"}
+    for rival in rivals:
+        report(rival.label)
+        own = Evaluator(engine.on(engine.task, engine.max_new_tokens, decoder=rival.decoder))
+        rows[rival.name] = own.under_prompt(items, rival.prompt)
+        notes[rival.name] = {"prompt": rival.prompt, "label": rival.label}
+        latents[rival.name] = rival.virtual_tokens
+        names.append(rival.name)
+    names.append("trained")
     summaries = {n: {**summary(rows[n]), "latents": latents.get(n, 0), **notes.get(n, {})} for n in names}
     if k > 1:
         summaries["trained"] |= sampled_chains(evaluator, items, assistant, k, samples or 2 * k, rng, report)

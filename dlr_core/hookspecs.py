@@ -48,6 +48,11 @@ def dlr_register_control(register: Register) -> None:
 
 
 @hookspec
+def dlr_register_baseline(register: Register) -> None:
+    """Offer baselines: other ways to adapt a frozen model, on gold answers (:class:`dlr_core.protocols.Baseline`)."""
+
+
+@hookspec
 def dlr_register_reward(register: Register) -> None:
     """Offer rewards: a number for one decoded chain (:class:`dlr_core.protocols.Reward`)."""
 

@@ -10,7 +10,7 @@ import torch
 
 from dlr_core.checkpoint import latest_checkpoint, load_weights
 from dlr_core.config import RunConfig, resolve
-from dlr_core.errors import ConfigError
+from dlr_core.errors import ConfigError, RunFolderError
 from dlr_core.evaluate import Evaluator
 from dlr_core.host import PluginHost
 from dlr_core.pretrained import Pretrained
@@ -125,7 +125,10 @@ class DLRPipeline(Pretrained):
             RunFolderError: the folder holds no run, or a damaged one.
         """
         folder, host = Path(run), host or PluginHost.from_entry_points()
-        saved = read_manifest(folder)["config"]
+        manifest = read_manifest(folder)
+        if "baseline" in manifest:
+            raise RunFolderError(f"{folder} holds a baseline, not a run: dlr eval RUN --baseline {folder}")
+        saved = manifest["config"]
         made = cls.assemble({**saved, "env": env, "task": {}} if env and env != saved["env"] else saved, host=host)
         load_weights({"assistant": made.assistant, "space": made.engine.space}, latest_checkpoint(folder))
         if (folder / EVAL).is_file():

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -140,6 +141,34 @@ class Control(Protocol):
 
     def __call__(self, latents_NTD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Latents that stand in for a trained run's latents on N questions, same shape, in [-1, 1]."""
+
+
+class Baseline(Protocol):
+    """Another way to adapt a frozen model, taught gold answers: a rival for the control table.
+
+    Built as ``factory(options, decoder=…)``; its options have ``lr``. A class attribute ``needs`` may map modules that
+    must be installed to what pip is to be told.
+    """
+
+    label: str
+    """The row's name."""
+    virtual_tokens: int
+    """Positions that it adds to every prompt."""
+
+    def trainable(self) -> list[nn.Parameter]:
+        """What is learned; never the main model's weights."""
+
+    def log_prob(self, questions: Sequence[str], prompt: str, answers: Sequence[str]) -> Tensor:
+        """Log-probability (N,) in nats of answers after questions and prompt, differentiable in what is learned."""
+
+    def adapted(self) -> Any:
+        """The frozen model under what was learned: a decoder that answers prompts without latents."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned, without pickle."""
+
+    def load(self, folder: Path) -> None:
+        """Read what :meth:`save` wrote; RunFolderError if it is missing or damaged."""
 
 
 class Reward(Protocol):

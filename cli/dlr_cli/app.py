@@ -5,6 +5,7 @@ import sys
 import typer
 
 from dlr_cli.commands.ask import ask
+from dlr_cli.commands.baseline import baseline
 from dlr_cli.commands.eval import evaluate
 from dlr_cli.commands.listing import listing
 from dlr_cli.commands.plugins import plugins_app
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("eval")(evaluate)
+app.command("baseline")(baseline)
 app.command("ask")(ask)
 app.command("push")(push)
 app.command("sweep")(sweep)

@@ -1,12 +1,15 @@
 """A run folder measured: its control table, its retention, or the table that it left."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dlr_core.baselines import load_rival
+from dlr_core.config import control_rows, resolve
 from dlr_core.controls import control_table
-from dlr_core.errors import RunFolderError
+from dlr_core.errors import ConfigError, RunFolderError
 from dlr_core.host import PluginHost
 from dlr_core.pipeline import DLRPipeline, eval_sizes
 from dlr_core.retention import retention
@@ -17,11 +20,23 @@ Report = Callable[[str], None]
 
 def measure_run(
     run: Path, host: PluginHost, *, env: str | None, n: int | None, k: int, samples: int | None, split: Any, seed: int,
-    report: Report,
+    report: Report, baselines: Sequence[Path] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """The control table of a run's newest checkpoint, on its own environment or another."""
+    """The control table of a run's newest checkpoint, on its own environment or another, with trained baselines.
+
+    Raises:
+        ConfigError: two baselines in folders of one name, or one that is named like a row.
+    """
     manifest = read_manifest(run)
+    names = [folder.resolve().name for folder in baselines]
+    taken = [name for name in names if names.count(name) > 1 or name in (*control_rows(host), "trained")]
+    if taken:
+        raise ConfigError(f"--baseline: {taken[0]!r} would name two rows; rename the folder")
     trained = DLRPipeline.from_run(run, host=host, env=env)
+    asked = resolve(manifest["config"], host)
+    rivals = [load_rival(folder, host, trained.engine.decoder, asked) for folder in baselines]
+    if len({rival.label for rival in rivals}) < len(rivals):
+        rivals = [replace(rival, label=f"{rival.label} {rival.name}") for rival in rivals]
     own = host.create("env", trained.config.env).eval_questions
     questions, prompt_questions = eval_sizes(trained.config, host, n or trained.config.eval.questions or own)
     result = control_table(
@@ -34,6 +49,7 @@ def measure_run(
         prompt_questions=prompt_questions,
         k=k,
         samples=samples,
+        rivals=rivals,
         report=report,
     )
     digest = {"before": manifest["main_model"]["digest_before"], "after": trained.engine.decoder.fingerprint()}

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 PLAIN_SECONDS = 15.0
+SHARES = ("reward", "correct", "format", "gold_nll")
 
 
 class RunProgress:
@@ -37,15 +38,16 @@ class RunProgress:
 
     def update(self, metrics: Mapping[str, Any], seconds: float) -> None:
         """Show one step; ``seconds`` is training time so far."""
-        for key in ("reward", "correct", "format", "seconds", "tokens"):
+        for key in (*SHARES, "seconds", "tokens"):
             value = metrics.get(key)
             if value is not None:
                 self._smooth[key] = 0.8 * self._smooth.get(key, value) + 0.2 * value
         shown = self._smooth
         left = self._left(metrics["step"], seconds)
-        shares = "  ".join(f"{key} {shown[key]:.2f}" for key in ("reward", "correct", "format") if key in shown)
+        shares = "  ".join(f"{key} {shown[key]:.2f}" for key in SHARES if key in shown)
         rate = shown.get("tokens", 0.0) / max(shown["seconds"], 1e-9)
-        line = f"{metrics['phase']} step {metrics['step']}  {shares}  {rate:.0f} tokens/s  {left / 60:.1f} min left"
+        speed = f"{rate:.0f} tokens/s  " if rate else ""
+        line = f"{metrics['phase']} step {metrics['step']}  {shares}  {speed}{left / 60:.1f} min left"
         share = seconds / max(seconds + left, 1e-9)
         self._progress.update(self._task, completed=share, line=line)
         if not self.live and (time.monotonic() - self._last > PLAIN_SECONDS or metrics["step"] == self._done + 1):

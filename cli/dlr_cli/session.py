@@ -25,7 +25,7 @@ from dlr_core.traces import trace
 from dlr_core.trainer import Trainer
 
 
-class _Stop:
+class Stop:
     """The first Ctrl-C or SIGTERM asks for a stop after the step; the second acts at once."""
 
     def __init__(self) -> None:
@@ -39,6 +39,7 @@ class _Stop:
         print("stopping after this step …", file=sys.stderr)
 
     def restore(self) -> None:
+        """Give the signals back."""
         for number, handler in self._old.items():
             signal.signal(number, handler)
 
@@ -112,7 +113,7 @@ def _count(trainer: Trainer) -> dict[str, int]:
 
 
 def _train(config: RunConfig, trainer: Trainer, folder: RunFolder, console: Console) -> bool:
-    stop = _Stop()
+    stop = Stop()
     checkpoints = folder.path / "checkpoints"
     progress = RunProgress(console, steps=trainer.total_steps, minutes=config.minutes, done=trainer.step_number)
     try:

@@ -48,7 +48,7 @@ def cells(result: dict[str, Any]) -> list[tuple[str, list[str]]]:
     """Every row's name and its texts, under :data:`HEADINGS`; several runs have an IQM after the accuracy."""
     found = []
     for name, row in result["rows"].items():
-        label = LABELS.get(name, name)
+        label = row.get("label") or LABELS.get(name, name)
         if "prompt" in row:
             label += f" {row['prompt']!r}"
         gap = result["paired"].get(name)

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -128,6 +130,37 @@ def control(build: Build) -> None:
     require(bool(np.isfinite(made).all() and np.abs(made).max() <= 1.0), "latents must lie in [-1, 1]")
     require(bool((trained == before).all()), "the trained latents were changed in place")
     require(np.array_equal(made, part(trained, np.random.default_rng(1))), "equal generators must give equal latents")
+
+
+def baseline(build: Build, decoder: Any) -> None:
+    """Likelihoods that can be learned from, answers without latents, files; the frozen model stays as it was."""
+    before = decoder.fingerprint()
+    part = build(decoder=decoder)
+    require(isinstance(part.label, str) and bool(part.label), "label: expected a text")
+    require(isinstance(part.virtual_tokens, int) and part.virtual_tokens >= 0, "virtual_tokens: expected a count")
+    given = (["How much is 5 + 6?", "And 7?"], " So:", [" 11", " 7"])
+    log_prob = part.log_prob(*given)
+    require(tuple(log_prob.shape) == (2,), f"log_prob: expected shape (2,), got {tuple(log_prob.shape)}")
+    require(bool(torch.isfinite(log_prob).all() and (log_prob <= 0).all()), "log_prob: expected finite numbers below 0")
+    log_prob.sum().backward()
+    require(len(part.trainable()) > 0, "trainable: there is nothing to learn")
+    learned = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in part.trainable()]
+    require(all(learned), "log_prob: a parameter is reached by no gradient")
+    with torch.no_grad():
+        for parameter in part.trainable():
+            parameter.add_(0.01)
+    own = part.adapted()
+    cache = own.prefill(given[0], decoder.encode(" So"), decoder.encode(":"), 0)
+    require(len(own.decode(cache, 2).texts) == 2, "adapted: expected one completion per question")
+    wanted = part.log_prob(*given).detach()
+    with TemporaryDirectory() as folder:
+        part.save(Path(folder) / "saved")
+        files = [path.suffix for path in Path(folder).rglob("*") if path.is_file()]
+        require(not {".bin", ".pt", ".pth", ".pkl", ".pickle"} & set(files), "save: files must not be pickles")
+        fresh = build(decoder=decoder)
+        fresh.load(Path(folder) / "saved")
+    require(_close(fresh.log_prob(*given).detach(), wanted, 1e-5), "load does not restore what save wrote")
+    require(decoder.fingerprint() == before, "the frozen model was changed")
 
 
 def task(build: Build) -> None:

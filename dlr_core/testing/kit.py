@@ -5,12 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dlr_core.baselines import check_installed
 from dlr_core.errors import ConfigError, DataError, PluginError
 from dlr_core.host import KINDS, Entry, PluginHost
 from dlr_core.testing import checks
 
 CHECKS: dict[str, Callable[..., None]] = {
     "assistant": checks.assistant,
+    "baseline": checks.baseline,
     "control": checks.control,
     "reward": checks.reward,
     "contrastive": checks.contrastive,
@@ -20,7 +22,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "task": checks.task,
     "env": checks.env,
 }
-NEEDS_DECODER = ("space",)
+NEEDS_DECODER = ("space", "baseline")
 NONSENSE = "no_such_option_at_all"
 
 
@@ -59,6 +61,10 @@ def check_component(host: PluginHost, entry: Entry, decoder: Any = None) -> Find
         return Finding(entry.kind, entry.name, True, "no check for this kind")
     if entry.kind in NEEDS_DECODER and decoder is None:
         return Finding(entry.kind, entry.name, True, "not checked: it needs a main model")
+    try:
+        check_installed(entry)
+    except ConfigError as error:
+        return Finding(entry.kind, entry.name, True, f"not checked: {error}")
     if "argument" in inspect.signature(entry.factory).parameters:
         return Finding(entry.kind, entry.name, True, "not checked: its name takes an argument")
 

@@ -32,6 +32,16 @@ def dlr_register_control(register: Register) -> None:
 
 
 @hookimpl
+def dlr_register_baseline(register: Register) -> None:
+    """Rivals of latents."""
+    from dlr_plugins.baselines.prefix import PrefixTuning
+    from dlr_plugins.baselines.prompt import PromptTuning
+
+    register("prefix", PrefixTuning)
+    register("prompt", PromptTuning)
+
+
+@hookimpl
 def dlr_register_reward(register: Register) -> None:
     """Rewards."""
     from dlr_plugins.rewards.correctness import Correctness

@@ -43,7 +43,7 @@ def test_every_built_in_part_keeps_its_contract(tiny_decoder):
     for plugin in ("builtin", "envs"):
         for found in check_plugin(host, plugin, tiny_decoder):
             assert found.ok, f"{found.kind} {found.name}: {found.reason}"
-            assert not found.reason or found.kind == "decoder"
+            assert not found.reason or found.kind == "decoder" or "needs peft" in found.reason
 
 
 class Linear(torch.nn.Module):

@@ -16,6 +16,10 @@ def evaluate(
     samples: Annotated[int | None, typer.Option(min=1, help="Chains sampled for --k; 2k if not given.")] = None,
     split: Annotated[str, typer.Option(help="test for figures, validation for choices.")] = "test",
     data_seed: Annotated[int, typer.Option(min=0, help="Which questions of the split.")] = 0,
+    baselines: Annotated[
+        list[Path] | None,
+        typer.Option("--baseline", metavar="FOLDER", help="A trained baseline (dlr baseline) as a row; repeatable."),
+    ] = None,
     retention: Annotated[
         bool, typer.Option("--retention", help="Other tasks instead: is the frozen model what it was, do latents harm?")
     ] = False,
@@ -27,10 +31,11 @@ def evaluate(
 
     Questions are split by content, so none was trained on. Several runs (seeds) make one table: means over runs, the
     interquartile mean, and intervals that resample runs as well as questions. With --retention: plain completions
-    against those of a model loaded anew, and accuracy on five other tasks with the run's latents and without.
+    against those of a model loaded anew, and accuracy on five other tasks with the run's latents and without. With
+    --baseline: a row for what `dlr baseline` trained on gold answers, over the same questions.
 
-    Examples: dlr eval runs/main --n 300 --json; dlr eval runs/seed0 runs/seed1 runs/seed2 --saved --markdown;
-    dlr eval --retention runs/main
+    Examples: dlr eval runs/main --n 300 --json; dlr eval runs/main --baseline runs/prefix0;
+    dlr eval runs/seed0 runs/seed1 runs/seed2 --saved --markdown; dlr eval --retention runs/main
     """
     import json
 
@@ -44,8 +49,10 @@ def evaluate(
         raise ConfigError(f"--split: expected test or validation, got {split!r}")
     if samples is not None and samples < k:
         raise ConfigError(f"--samples: expected at least --k={k}, got {samples}")
-    if retention and (len(runs) > 1 or saved or env):
-        raise ConfigError("--retention takes one run and no --env or --saved: it measures other tasks")
+    if retention and (len(runs) > 1 or saved or env or baselines):
+        raise ConfigError("--retention takes one run and no --env, --saved or --baseline: it measures other tasks")
+    if saved and baselines:
+        raise ConfigError("--baseline must be measured on the same questions: drop --saved")
     host = load_host()
     console = open_console(stderr=as_json or markdown)
     with console.status("loading …") as status:
@@ -63,8 +70,11 @@ def evaluate(
                 results.append(saved_table(run))
                 continue
             results.append(
-                measure_run(run, host, env=env, n=n, k=k, samples=samples, split=split, seed=data_seed, report=report)
-            )
+                measure_run(
+                    run, host, env=env, n=n, k=k, samples=samples, split=split, seed=data_seed, report=report,
+                    baselines=baselines or (),
+                )
+            )  # fmt: skip
     result = results[0] if len(results) == 1 else aggregate(results)
     if as_json:
         print(json.dumps(printable(result)))

@@ -89,7 +89,7 @@ def describe(number: int, name: str, manifest: Mapping[str, Any]) -> dict[str, A
     cost = manifest.get("cost", {}).get("flops")
     shown = (
         config["env"],
-        config["assistant"]["name"],
+        manifest["baseline"]["label"] if "baseline" in manifest else config["assistant"]["name"],
         config["estimator"]["name"],
         config["seed"],
         training.get("steps", "unfinished"),

@@ -63,7 +63,7 @@ class HFDecoder:
 
     def _probe(self) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
         """Key/value sizes of every layer, and the tokens with which every prompt of the chat template begins."""
-        first, second = self._prompt_ids("a"), self._prompt_ids("b")
+        first, second = self.prompt_ids("a"), self.prompt_ids("b")
         same = common_prefix([first, second])
         with torch.no_grad():
             out = self.body(input_ids=torch.tensor([first], device=self.device), use_cache=True)
@@ -83,7 +83,8 @@ class HFDecoder:
         """The text of one vocabulary entry."""
         return str(self.tokenizer.decode([index]))
 
-    def _prompt_ids(self, question: str) -> list[int]:
+    def prompt_ids(self, question: str) -> list[int]:
+        """Token ids of a question in the chat template, up to where the answer begins."""
         if not self.tokenizer.chat_template:
             return list(self.tokenizer(question + "\n")["input_ids"])
         text = self.tokenizer.apply_chat_template(
@@ -107,7 +108,7 @@ class HFDecoder:
         With nothing pending and no latents the last prompt token is left to be fed, so that decoding has a token to
         start from; a space with nothing pending feeds its latents itself.
         """
-        rows = [self._prompt_ids(question) + list(anchor) + list(pending) for question in questions]
+        rows = [self.prompt_ids(question) + list(anchor) + list(pending) for question in questions]
         left = len(pending) or (0 if latents else 1)
         shared = self._shared(rows, left)
         start, fixed = self._beginning(shared), len(shared)

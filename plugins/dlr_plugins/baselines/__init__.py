@@ -1,0 +1,1 @@
+"""Baselines: other ways to adapt the frozen model, taught gold answers."""
