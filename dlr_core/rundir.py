@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,8 @@ from torch.utils.tensorboard import SummaryWriter
 from dlr_core.config import RunConfig
 from dlr_core.cost import SUMMED, total_cost
 from dlr_core.errors import RunFolderError
-from dlr_core.version import __version__
+from dlr_core.provenance import provenance
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "gymnasium",
-    "stable-baselines3",
-    "reasoning-gym",
-    "numpy",
-    "safetensors",
-)
 GROUPS = {
     "rollout": ("reward", "correct", "format", "best_of_k", "distinct_answers", "distinct_answers_tokens",
                 "dead_groups", "search_correct", "search_best"),
@@ -32,6 +22,7 @@ GROUPS = {
     "diversity": ("latent_distance", "question_distance", "effective_rank", "coherence"),
     "scorer": ("scorer_mse", "scorer_auroc", "scorer_calibration"),
     "replay": ("replay_size", "frontier"),
+    "run": ("progress",),
 }  # fmt: skip
 TAGS = {key: f"{group}/{key}" for group, keys in GROUPS.items() for key in keys}
 """TensorBoard's names; what is not listed is a loss."""
@@ -92,7 +83,8 @@ class RunFolder:
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Append one step to metrics.jsonl and TensorBoard; its ``phases`` (seconds) go to timings.jsonl.
 
-        So two runs of one seed leave the same metrics.jsonl but for ``seconds``.
+        So two runs of one seed leave the same metrics.jsonl but for ``seconds`` and, where time alone is the limit,
+        ``progress``.
         """
         phases = metrics.get("phases", {})
         rest = {key: value for key, value in metrics.items() if key != "phases"}
@@ -112,8 +104,7 @@ class RunFolder:
     def manifest(self, config: RunConfig, digest: str, **more: Any) -> None:
         """Write or renew manifest.json."""
         described: dict[str, Any] = {
-            "dlr": __version__,
-            "packages": {name: _version(name) for name in PACKAGES},
+            **provenance(),
             "config": config.model_dump(mode="json"),
             "main_model": {"name": config.decoder.model, "digest_before": digest, "digest_after": None},
             "gold_answers_seen": False,
@@ -125,6 +116,13 @@ class RunFolder:
         for key, value in more.items():
             described[key] = {**described[key], **value} if isinstance(value, dict) and key in described else value
         write_json(path, described)
+
+    def note_resume(self, step: int) -> None:
+        """Add to the manifest that the run goes on after ``step``, and with what."""
+        path = self.path / "manifest.json"
+        manifest = read_manifest(self.path)
+        manifest.setdefault("resumed", []).append({"step": step, **provenance()})
+        write_json(path, manifest)
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file into the folder."""
@@ -159,10 +157,3 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} is not a run folder: {error}") from None
     return manifest
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

@@ -70,5 +70,6 @@ class SupervisedTrainer:
             "gold_nll": float(loss.detach()),
             "grad_norm": float(norm),
             **self.ledger.close(),
+            "progress": progress,
             "seconds": seconds,
         }

@@ -49,6 +49,8 @@ class Trainer:
         self.rehearsal = Rehearsal(config.replay, self.collector, openings)
         self.monitor = ScorerMonitor()
         self.step_number, self.seconds = 0, 0.0
+        self.recorded: Sequence[float] = ()
+        """Progress before each step of the run that this one makes again."""
         modules: tuple[Any, ...] = (assistant, contrastive)
         own = [parameter for module in modules for parameter in module.parameters()]
         groups: list[dict[str, Any]] = [{"params": own, "base_lr": config.optim.lr}]
@@ -80,7 +82,9 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """Share of the run that is done, by steps where they are limited, else by time."""
+        """Share of the run that is done, by steps where they are limited, else by time; as recorded, if it was."""
+        if self.step_number < len(self.recorded):
+            return self.recorded[self.step_number]
         return self._schedule.progress(self.step_number, self.seconds)
 
     def done(self) -> bool:
@@ -100,7 +104,8 @@ class Trainer:
         """One step: a rollout (or several, where dead groups are resampled) and its updates."""
         began = time.perf_counter()
         self.ledger.begin()
-        rate = self._schedule.rate(self.step_number, self.progress)
+        progress = self.progress
+        rate = self._schedule.rate(self.step_number, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
         warm = self.step_number < self.config.warmstart.steps
@@ -117,6 +122,7 @@ class Trainer:
             "phase": "warmstart" if warm else "rl",
             **metrics,
             **self.ledger.close(),
+            "progress": progress,
             "seconds": seconds,
         }
 

@@ -11,6 +11,7 @@ from dlr_cli.commands.listing import listing
 from dlr_cli.commands.plugins import plugins_app
 from dlr_cli.commands.push import push
 from dlr_cli.commands.report import report
+from dlr_cli.commands.reproduce import reproduce
 from dlr_cli.commands.run import run
 from dlr_cli.commands.space import space_app
 from dlr_cli.commands.sweep import sweep
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("eval")(evaluate)
 app.command("baseline")(baseline)
+app.command("reproduce")(reproduce)
 app.command("ask")(ask)
 app.command("push")(push)
 app.command("sweep")(sweep)

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from dlr_cli.progress import RunProgress
-from dlr_cli.session import Stop
+from dlr_cli.session import Stop, place
 from dlr_cli.table import open_console
 from dlr_core.baselines import ADAPTER
 from dlr_core.config import RunConfig
@@ -71,7 +71,10 @@ def train_baseline(
             "prompt": prompt,
             "parameters": sum(parameter.numel() for parameter in baseline.trainable()),
         }
-        folder.manifest(config, digest, gold_answers_seen=True, baseline=about)
+        folder.manifest(
+            config, digest, main_model=place(engine.decoder), gold_answers_seen=True, baseline=about,
+            plugins=host.distributions,
+        )  # fmt: skip
         finished = _train(config, trainer, folder, console)
         _save(baseline, path)
         training = {"steps": trainer.step_number, "seconds": trainer.seconds}

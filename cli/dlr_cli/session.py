@@ -75,11 +75,15 @@ def execute(
         digest = trainer.env.engine.decoder.fingerprint()
     folder = RunFolder(path, resume=resume, overwrite=overwrite)
     try:
-        folder.manifest(config, digest, parameters=_count(trainer))
+        folder.manifest(
+            config, digest, main_model=place(trainer.env.engine.decoder), parameters=_count(trainer),
+            plugins=host.distributions,
+        )  # fmt: skip
         if resume:
             with console.status("restoring the newest checkpoint …"):
                 restore(trainer, latest_checkpoint(path))
             folder.truncate_logs(trainer.step_number)
+            folder.note_resume(trainer.step_number)
         finished = _train(config, trainer, folder, console)
         if not finished:
             console.print(f"saved; go on with: {go_on or f'dlr run --resume {path}'}", highlight=False)
@@ -105,6 +109,11 @@ def start_or_go_on(
         config, host, out=folder, resume=resume, overwrite=begun and not resume, as_json=as_json, quiet=quiet,
         go_on="the same command again",
     )  # fmt: skip
+
+
+def place(decoder: Any) -> dict[str, str]:
+    """Where and in what precision the main model computes, for the manifest."""
+    return {"device": str(decoder.device), "dtype": str(decoder.dtype).removeprefix("torch.")}
 
 
 def _count(trainer: Trainer) -> dict[str, int]:
