@@ -94,8 +94,12 @@ class Engine:
             The next observations, and the outcome once the last latent is in (nothing is left to observe then: zeros).
 
         Raises:
-            ActionError: wrong shape, or not finite.
+            ActionError: wrong shape, not finite, or the episodes have ended.
         """
+        if self.actions_NtD.shape[1] == self.space.num_latents:
+            raise ActionError(
+                f"expected reset: the episodes ended with latent {self.space.num_latents}, got another step"
+            )
         expected = (len(self.items), self.action_width)
         array = np.asarray(actions)
         if array.shape != expected:

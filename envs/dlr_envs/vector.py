@@ -19,6 +19,9 @@ from dlr_envs.engine import Engine, Floats, Outcome
 
 Info = dict[str, Any]
 
+MODES = (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
+"""NEXT_STEP is left out: every second step of a one-step episode would be a wasted reset."""
+
 
 def spaces_of(engine: Engine) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
     """Observation and action space of one environment."""
@@ -36,16 +39,29 @@ class LatentVectorEnv(VectorEnv[Any, Any, Any]):
     """N environments whose actions are latents; see :func:`dlr_envs.build.build_engine` for the keyword arguments.
 
     ``reset(options={"index": [...], "group_size": K})`` puts K consecutive sub-environments on each question (the group
-    size stays until the next reset). Autoreset is SAME_STEP. Learners that use gradients find ``question_states``,
-    ``log_prob`` and ``gold_log_prob`` here; nothing but the latents (and a joint chart) is ever differentiated.
+    size stays until the next reset). Autoreset is SAME_STEP; with ``autoreset_mode="Disabled"`` an ended episode stays
+    ended until ``reset`` (TorchRL wants that). Learners that use gradients find ``question_states``, ``log_prob`` and
+    ``gold_log_prob`` here; nothing but the latents (and a joint chart) is ever differentiated.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
 
-    def __init__(self, num_envs: int = 1, split: Split = "train", engine: Engine | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_envs: int = 1,
+        split: Split = "train",
+        engine: Engine | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        **kwargs: Any,
+    ) -> None:
         if num_envs < 1 or split not in SPLITS:
             raise ConfigError(f"expected num_envs >= 1 and a split of {', '.join(SPLITS)}, got {num_envs}, {split!r}")
+        if autoreset_mode not in MODES and autoreset_mode not in [mode.value for mode in MODES]:
+            names = " or ".join(repr(mode.value) for mode in MODES)
+            raise ConfigError(f"autoreset_mode: expected {names}, got {autoreset_mode!r}")
         self.num_envs, self.split = num_envs, split
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.engine = engine or build_engine(**kwargs)
         self.single_observation_space, self.single_action_space = spaces_of(self.engine)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -60,14 +76,19 @@ class LatentVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> tuple[Floats, Info]:
         """Start every sub-environment, on random questions or on those given by ``options["index"]``.
 
+        ``options["reset_mask"]``, Gymnasium's way to reset where autoreset is disabled, must name all sub-environments:
+        they act together and so end together.
+
         Raises:
-            ConfigError: a group size that does not divide the environments, or a wrong number of indices.
+            ConfigError: a group size that does not divide the environments, a wrong number of indices, a partial mask.
         """
+        options = options or {}
+        if not np.all(options.get("reset_mask", True)):
+            raise ConfigError("reset_mask: expected every sub-environment, as they act together; got a part of them")
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed
         for number, value in enumerate(seeds or []):
             if value is not None:
                 self.generators[number] = np.random.default_rng(value)
-        options = options or {}
         self.group_size = int(options.get("group_size", 1))
         if self.group_size < 1 or self.num_envs % self.group_size:
             raise ConfigError(f"group_size: expected a divisor of {self.num_envs}, got {self.group_size}")
@@ -97,22 +118,31 @@ class LatentVectorEnv(VectorEnv[Any, Any, Any]):
         return info
 
     def step(self, actions: NDArray[Any]) -> tuple[Floats, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
-        """One action each. When episodes end, the observation is already the next question's."""
+        """One action each. When episodes end, the observation is the next question's, unless autoreset is disabled.
+
+        Raises:
+            ActionError: bad actions, or an episode that has ended.
+        """
         observation, outcome = self.engine.act(actions, self.generators)
         no, zeros = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, np.float64)
         if outcome is None:
             return observation, zeros, no, no.copy(), {}
         self.finished = outcome
+        rewards = outcome.rewards_N.astype(np.float64)
+        ended = self._info(
+            [
+                {"question": s.question, "answer": s.answer, "index": item.index, **self.engine.describe(s)}
+                for item, s in zip(outcome.items, outcome.samples, strict=True)
+            ]
+        )
+        if self.autoreset_mode == AutoresetMode.DISABLED:
+            return observation, rewards, ~no, no, ended
         following, info = self._begin()
         last = np.empty(self.num_envs, object)
         last[:] = list(observation)
         info["final_obs"], info["_final_obs"] = last, ~no
-        ended = [
-            {"question": s.question, "answer": s.answer, "index": item.index, **self.engine.describe(s)}
-            for item, s in zip(outcome.items, outcome.samples, strict=True)
-        ]
-        info["final_info"], info["_final_info"] = self._info(ended), ~no
-        return following, outcome.rewards_N.astype(np.float64), ~no, no, info
+        info["final_info"], info["_final_info"] = ended, ~no
+        return following, rewards, ~no, no, info
 
     # ---- for learners that use gradients -------------------------------------------------------------------------
 

@@ -164,6 +164,48 @@ def test_ended_episodes_restart_in_the_same_step_and_leave_their_last_words(kwar
         assert info["question"][row] == item.question
 
 
+@pytest.mark.parametrize("per_step", [T, 1])
+def test_without_autoreset_episodes_reset_by_hand_are_those_of_autoreset(kwargs, per_step):
+    options = {"latents_per_step": per_step, "temperature": 1.0}
+    auto, manual = make(kwargs, **options), make(kwargs, autoreset_mode="Disabled", **options)
+    assert manual.metadata["autoreset_mode"] == manual.autoreset_mode == AutoresetMode.DISABLED
+    expected, wanted = auto.reset(seed=5)
+    seen, info = manual.reset(seed=5)
+    for number in range(2):
+        np.testing.assert_array_equal(seen, expected)
+        assert list(info["question"]) == list(wanted["question"])
+        for part in np.split(chains(4, seed=number), T // per_step, axis=1):
+            expected, rewards, terminated, _, wanted = auto.step(part)
+            seen, got, ended, _, info = manual.step(part)
+            np.testing.assert_array_equal(got, rewards)
+            assert ended.tolist() == terminated.tolist()
+        assert {key: list(info[key]) for key in info} == {k: list(v) for k, v in wanted["final_info"].items()}
+        np.testing.assert_array_equal(seen, np.stack(list(wanted["final_obs"])))
+        with pytest.raises(ActionError, match="expected reset: the episodes ended with latent 3"):
+            manual.step(part)
+        seen, info = manual.reset(options={"reset_mask": np.ones(4, bool)})
+
+
+def test_a_part_of_the_sub_environments_cannot_be_reset(kwargs):
+    env = make(kwargs, autoreset_mode=AutoresetMode.DISABLED)
+    with pytest.raises(ConfigError, match="reset_mask: expected every sub-environment"):
+        env.reset(seed=0, options={"reset_mask": np.array([True, True, False, True])})
+
+
+def test_other_autoreset_modes_are_refused(kwargs):
+    for mode in (AutoresetMode.NEXT_STEP, "NextStep", "never"):
+        with pytest.raises(ConfigError, match="expected 'SameStep' or 'Disabled'"):
+            make(kwargs, autoreset_mode=mode)
+
+
+def test_a_single_environment_wants_a_reset_after_the_last_latent(kwargs):
+    env = gymnasium.make(ID, **kwargs)
+    env.reset(seed=0)
+    env.step(chains(1)[0])
+    with pytest.raises(ActionError, match="expected reset"):
+        env.step(chains(1)[0])
+
+
 def test_only_the_last_of_several_steps_ends_the_episode(kwargs):
     env = make(kwargs, latents_per_step=1)
     first, _ = env.reset(seed=0)
