@@ -51,16 +51,20 @@ class VectorScaleObservation(VectorWrapper[Floats, Any, Floats, Any, Any]):
         self.single_observation_space = Box(-1.0, 1.0, self._bound.shape, np.float32)
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
 
+    def scale(self, observations: Floats) -> Floats:
+        """Unscaled observations (N, H), such as :func:`dlr_envs.compare.compare_policy` shows, in [-1, 1]."""
+        return observations / self._bound
+
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Floats, dict[str, Any]]:
         """Reset; observations in [-1, 1]."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return observation / self._bound, info
+        return self.scale(observation), info
 
     def step(self, actions: Any) -> tuple[Floats, Any, Any, Any, dict[str, Any]]:
         """Step; observations in [-1, 1], the last ones of ended episodes too."""
         observation, rewards, terminated, truncated, info = self.env.step(actions)
         if "final_obs" in info:
             scaled = np.empty(self.num_envs, object)
-            scaled[:] = [None if last is None else last / self._bound for last in info["final_obs"]]
+            scaled[:] = [None if last is None else self.scale(last) for last in info["final_obs"]]
             info = {**info, "final_obs": scaled}
-        return observation / self._bound, rewards, terminated, truncated, info
+        return self.scale(observation), rewards, terminated, truncated, info
