@@ -173,6 +173,10 @@ class RunConfig(Section):
     contrastive: Component = Component(name="bidirectional")
     scorer: Component = Component(name="none")
     estimator: Component = Component(name="pathwise_greedy")
+    loggers: tuple[Component, ...] = Field(
+        (Component(name="tensorboard"),),
+        description="What is told of the run step by step: names, or tables with a name and options.",
+    )
     batch: BatchSettings = BatchSettings()
     optim: OptimSettings = OptimSettings()
     replay: ReplaySettings = ReplaySettings()
@@ -251,9 +255,12 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
     for key in COMPONENTS:
         if isinstance(tree.get(key), Mapping):
             tree[key] = {"name": RunConfig.model_fields[key].default.name, **tree[key]}
+    listed = tree.get("loggers", RunConfig.model_fields["loggers"].default)
+    if isinstance(listed, list | tuple):
+        listed = tree["loggers"] = [{"name": entry} if isinstance(entry, str) else entry for entry in listed]
     config: RunConfig | None = None
     problems: list[str] = []
-    complete: dict[str, Component] = {}
+    complete: dict[str, Any] = {}
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -266,10 +273,18 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
         if key == "space" and chosen.name not in host.names("space") and Path(chosen.name).expanduser().is_dir():
             continue  # a saved artefact brings its own options
         try:
-            options = host.options(key, chosen.name, chosen.options)
-            complete[key] = Component(name=chosen.name, **(options.model_dump(mode="json") if options else {}))
+            complete[key] = _complete(key, chosen, host)
         except ConfigError as error:
             problems.extend(error.problems)
+    loggers = []
+    for entry in listed if isinstance(listed, list) else ():
+        try:
+            loggers.append(_complete("logger", Component.model_validate(entry), host))
+        except ConfigError as error:
+            problems.extend(error.problems)
+        except ValidationError:
+            continue  # reported above
+    complete["loggers"] = tuple(loggers)
     if config is not None:
         for kind, name in (("env", config.env), ("decoder", config.decoder.name)):
             try:
@@ -280,6 +295,20 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
     if config is None or problems:
         raise ConfigError(*problems)
     return config.model_copy(update=complete)
+
+
+def same_settings(saved: Mapping[str, Any], config: RunConfig, host: PluginHost) -> bool:
+    """Whether settings that a manifest holds are these; what it was written without has its default."""
+    try:
+        return resolve(saved, host) == config
+    except ConfigError:
+        return False
+
+
+def _complete(kind: str, chosen: Component, host: PluginHost) -> Component:
+    """A component with every option spelt out."""
+    options = host.options(kind, chosen.name, chosen.options)
+    return Component(name=chosen.name, **(options.model_dump(mode="json") if options else {}))
 
 
 def _contradictions(config: RunConfig, host: PluginHost) -> list[str]:

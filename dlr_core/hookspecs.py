@@ -92,6 +92,11 @@ def dlr_register_env(register: Register) -> None:
     """Offer environments: a Gymnasium id and the task it stands for (:class:`dlr_core.protocols.EnvSpec`)."""
 
 
+@hookspec
+def dlr_register_logger(register: Register) -> None:
+    """Offer loggers: told of a run step by step, they may ask it to stop (:class:`dlr_core.protocols.Logger`)."""
+
+
 @hookspec(firstresult=True)
 def dlr_make_env(name: str, spec: Any, num_envs: int, kwargs: dict[str, Any]) -> Any:
     """Build the learner's vector environment of an id; the first plugin that returns one is taken.

@@ -128,7 +128,7 @@ class DLRPipeline(Pretrained):
         manifest = read_manifest(folder)
         if "baseline" in manifest:
             raise RunFolderError(f"{folder} holds a baseline, not a run: dlr eval RUN --baseline {folder}")
-        saved = manifest["config"]
+        saved = {**manifest["config"], "loggers": ()}  # nothing is logged, and they may be gone
         made = cls.assemble({**saved, "env": env, "task": {}} if env and env != saved["env"] else saved, host=host)
         load_weights({"assistant": made.assistant, "space": made.engine.space}, latest_checkpoint(folder))
         if (folder / EVAL).is_file():

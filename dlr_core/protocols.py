@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -230,3 +230,64 @@ class EnvSpec:
     """Distinct questions in the table at the end of a run: fewer where completions are long."""
     openings: tuple[str, ...] = ("",)
     """Texts that the search for successes begins completions with, in turn: what a person knows of how answers look."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a logger is told of a run before its first step."""
+
+    folder: Path
+    """The run folder. It exists; a logger that writes files writes them there."""
+    config: Mapping[str, Any]
+    """The resolved settings, JSON-ready, as manifest.json has them."""
+    main_model: str
+    """Digest of the frozen model."""
+    parameters: Mapping[str, int]
+    """Trained parameters: ``assistant``, ``chart``."""
+    earlier: Sequence[Mapping[str, Any]] = ()
+    """The rows of metrics.jsonl that a resumed run goes on from; empty for a new run."""
+
+
+Outcome = Literal["finished", "stopped", "interrupted", "failed"]
+"""Of a run: its limits were reached; a logger asked for it; the user did, and may resume it; an error."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a logger is told when a run ends, however it ends."""
+
+    outcome: Outcome
+    steps: int
+    """Trained in all."""
+    seconds: float
+    """Of training."""
+    reason: str | None = None
+    """Why it was stopped, or the error in a line."""
+    cost: Mapping[str, Any] | None = None
+    """The account of all steps (:func:`dlr_core.cost.total_cost`)."""
+    table: Mapping[str, Any] | None = None
+    """The control table, if one was measured (:func:`dlr_core.controls.control_table`)."""
+
+
+class Logger(Protocol):
+    """Is told of a run; may ask it to stop. Built from its options before the main model is loaded.
+
+    What the constructor raises refuses the run. What is raised afterwards costs the run its logger and nothing else:
+    one warning, and the run goes on without it.
+    """
+
+    def begin(self, run: RunInfo) -> None:
+        """The main model is loaded, a resumed run restored; training is about to begin."""
+
+    def step(self, metrics: Mapping[str, Any]) -> str | None:
+        """One step was trained and written to metrics.jsonl.
+
+        Args:
+            metrics: a copy of its row, and under ``phases`` the seconds that its parts took. Values may be None.
+
+        Returns:
+            None, or why the run should stop: it then ends as if it had reached its limits, table included.
+        """
+
+    def end(self, summary: RunSummary) -> None:
+        """The run has ended; called once for every ``begin``, with the last chance to write and close files."""

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a folder with manifest, metrics, TensorBoard events, checkpoints, traces and the table."""
+"""What a run leaves behind: a folder with manifest, metrics, checkpoints, traces and the table."""
 
 import json
 import os
@@ -7,25 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from dlr_core.config import RunConfig
-from dlr_core.cost import SUMMED, total_cost
+from dlr_core.cost import total_cost
 from dlr_core.errors import RunFolderError
 from dlr_core.provenance import provenance
 
-GROUPS = {
-    "rollout": ("reward", "correct", "format", "best_of_k", "distinct_answers", "distinct_answers_tokens",
-                "dead_groups", "search_correct", "search_best"),
-    "cost": SUMMED,
-    "policy": ("entropy", "kl", "scale"),
-    "diversity": ("latent_distance", "question_distance", "effective_rank", "coherence"),
-    "scorer": ("scorer_mse", "scorer_auroc", "scorer_calibration"),
-    "replay": ("replay_size", "frontier"),
-    "run": ("progress",),
-}  # fmt: skip
-TAGS = {key: f"{group}/{key}" for group, keys in GROUPS.items() for key in keys}
-"""TensorBoard's names; what is not listed is a loss."""
 LOGS = ("metrics", "timings")
 
 
@@ -67,7 +53,6 @@ class RunFolder:
             if isinstance(error, RunFolderError):
                 raise
             raise RunFolderError(f"cannot write the run folder {path}: {error.strerror or error}") from None
-        self._board = SummaryWriter(str(path / "tensorboard"))
 
     def _open(self) -> None:
         self._logs = {name: (self.path / f"{name}.jsonl").open("a", encoding="utf-8") for name in LOGS}
@@ -81,7 +66,7 @@ class RunFolder:
         self._open()
 
     def log(self, metrics: Mapping[str, Any]) -> None:
-        """Append one step to metrics.jsonl and TensorBoard; its ``phases`` (seconds) go to timings.jsonl.
+        """Append one step to metrics.jsonl; its ``phases`` (seconds) go to timings.jsonl.
 
         So two runs of one seed leave the same metrics.jsonl but for ``seconds`` and, where time alone is the limit,
         ``progress``.
@@ -91,11 +76,6 @@ class RunFolder:
         for name, row in (("metrics", rest), ("timings", {"step": metrics["step"], **phases})):
             self._logs[name].write(json.dumps(row) + "\n")
             self._logs[name].flush()
-        for key, value in rest.items():
-            if isinstance(value, int | float) and key != "step":
-                self._board.add_scalar(TAGS.get(key, f"losses/{key}"), value, metrics["step"])
-        for key, value in phases.items():
-            self._board.add_scalar(f"seconds/{key}", value, metrics["step"])
 
     def cost(self) -> dict[str, Any]:
         """The account of everything logged so far (:func:`dlr_core.cost.total_cost`)."""
@@ -137,7 +117,6 @@ class RunFolder:
         """Flush and close every file."""
         for log in self._logs.values():
             log.close()
-        self._board.close()
 
 
 def read_log(path: Path, name: str) -> list[dict[str, Any]]:

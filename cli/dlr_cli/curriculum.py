@@ -14,7 +14,7 @@ from rich.console import Console
 from dlr_cli.report.page import PLAN, render
 from dlr_cli.session import start_or_go_on
 from dlr_cli.table import headed, open_console
-from dlr_core.config import RunConfig, read_toml, resolve
+from dlr_core.config import RunConfig, read_toml, resolve, same_settings
 from dlr_core.controls import paired
 from dlr_core.errors import ConfigError, RunFolderError
 from dlr_core.evaluate import Evaluator
@@ -76,7 +76,7 @@ def learn(stages: Sequence[Stage], host: PluginHost, out: Path, *, overwrite: bo
     Given the same folder and the same stages again, it goes on where it stopped.
     """
     console = open_console(stderr=as_json)
-    _open(stages, out, overwrite=overwrite)
+    _open(stages, host, out, overwrite=overwrite)
     library = [out / f"library-{n + 1}" for n in range(len(stages))]
     # the first stage of the sequence is the first skill: nothing has been learned before either
     sequence = [library[0], *(out / f"sequence-{n + 1}" for n in range(1, len(stages)))]
@@ -98,12 +98,18 @@ def learn(stages: Sequence[Stage], host: PluginHost, out: Path, *, overwrite: bo
     console.print(f"folder: {out} (report.html)", highlight=False)
 
 
-def _open(stages: Sequence[Stage], out: Path, *, overwrite: bool) -> None:
+def _open(stages: Sequence[Stage], host: PluginHost, out: Path, *, overwrite: bool) -> None:
     """Take the folder, or go on in it if it holds the same stages."""
     plan = [{"name": stage.name, "config": stage.config.model_dump(mode="json")} for stage in stages]
+
+    def holds(saved: Sequence[Mapping[str, Any]]) -> bool:
+        return [stage["name"] for stage in saved] == [stage.name for stage in stages] and all(
+            same_settings(stage["config"], own.config, host) for stage, own in zip(saved, stages, strict=True)
+        )
+
     file = out / PLAN
     if file.is_file() and not overwrite:
-        if json.loads(file.read_text(encoding="utf-8")) != plan:
+        if not holds(json.loads(file.read_text(encoding="utf-8"))):
             raise RunFolderError(f"{out} holds another curriculum; choose another --out, or pass --overwrite")
         return
     if file.is_file():

@@ -3,6 +3,9 @@
 import json
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -18,9 +21,11 @@ from dlr_core.checkpoint import latest_checkpoint, restore, save_checkpoint
 from dlr_core.config import RunConfig
 from dlr_core.controls import control_table
 from dlr_core.host import PluginHost
+from dlr_core.loggers import Loggers
 from dlr_core.pipeline import build_trainer, eval_sizes
+from dlr_core.protocols import Outcome, RunInfo, RunSummary
 from dlr_core.questions import distinct_items
-from dlr_core.rundir import RunFolder, check_free, read_manifest
+from dlr_core.rundir import RunFolder, check_free, read_log, read_manifest
 from dlr_core.traces import trace
 from dlr_core.trainer import Trainer
 
@@ -70,13 +75,15 @@ def execute(
     console = open_console(stderr=as_json or quiet)
     path = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     check_free(path, resume=resume, overwrite=overwrite)
+    loggers = Loggers.build(config.loggers, host, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
     with console.status("loading the main model …"):
         trainer = build_trainer(config, host)
         digest = trainer.env.engine.decoder.fingerprint()
     folder = RunFolder(path, resume=resume, overwrite=overwrite)
     try:
+        parameters = _count(trainer)
         folder.manifest(
-            config, digest, main_model=place(trainer.env.engine.decoder), parameters=_count(trainer),
+            config, digest, main_model=place(trainer.env.engine.decoder), parameters=parameters,
             plugins=host.distributions,
         )  # fmt: skip
         if resume:
@@ -84,19 +91,54 @@ def execute(
                 restore(trainer, latest_checkpoint(path))
             folder.truncate_logs(trainer.step_number)
             folder.note_resume(trainer.step_number)
-        finished = _train(config, trainer, folder, console)
-        if not finished:
-            console.print(f"saved; go on with: {go_on or f'dlr run --resume {path}'}", highlight=False)
-            sys.exit(130)
-        result = _evaluate(config, host, trainer, folder, console, digest)
+        earlier = read_log(path, "metrics")
+        loggers.begin(RunInfo(path, config.model_dump(mode="json"), digest, parameters, earlier))
+        with _ending(loggers, trainer, folder) as end:
+            finished, end.reason = _train(config, trainer, folder, loggers, console)
+            if not finished:
+                end.outcome = "interrupted"
+                console.print(f"saved; go on with: {go_on or f'dlr run --resume {path}'}", highlight=False)
+                sys.exit(130)
+            if end.reason:
+                console.print(f"stopped by {end.reason}", highlight=False)
+            result = _evaluate(config, host, trainer, folder, console, digest, end.reason)
+            end.outcome, end.table = "stopped" if end.reason else "finished", result or None
+        if loggers.failed:
+            folder.manifest(config, digest, failed_loggers=loggers.failed)
         if as_json and result:
             print(json.dumps(printable(result)))
         elif result and not quiet:
             print_table(result, console)
         (path / "report.html").write_text(render([path]), encoding="utf-8")
-        console.print(f"run folder: {path} (report.html; tensorboard --logdir {path})", highlight=False)
+        board = "; tensorboard --logdir " + str(path) if (path / "tensorboard").is_dir() else ""
+        console.print(f"run folder: {path} (report.html{board})", highlight=False)
     finally:
         folder.close()
+
+
+@dataclass
+class _End:
+    """How a run ends, as far as it is known: failed until it is known better."""
+
+    outcome: Outcome = "failed"
+    reason: str | None = None
+    table: dict[str, Any] | None = None
+
+
+@contextmanager
+def _ending(loggers: Loggers, trainer: Trainer, folder: RunFolder) -> Iterator[_End]:
+    """Tells the loggers how the run ended, whatever happens inside."""
+    end = _End()
+    try:
+        yield end
+    except KeyboardInterrupt:
+        end.outcome = "interrupted"
+        raise
+    except Exception as error:
+        end.reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise
+    finally:
+        loggers.end(RunSummary(end.outcome, trainer.step_number, trainer.seconds, end.reason, folder.cost(), end.table))
 
 
 def start_or_go_on(
@@ -121,7 +163,15 @@ def _count(trainer: Trainer) -> dict[str, int]:
     return {"assistant": sum(p.numel() for p in trainer.assistant.parameters()), "chart": joint}
 
 
-def _train(config: RunConfig, trainer: Trainer, folder: RunFolder, console: Console) -> bool:
+def _train(
+    config: RunConfig, trainer: Trainer, folder: RunFolder, loggers: Loggers, console: Console
+) -> tuple[bool, str | None]:
+    """Train until a limit, a logger or the user ends it.
+
+    Returns:
+        Whether it was not the user, and why a logger wanted it to end.
+    """
+    reason = None
     stop = Stop()
     checkpoints = folder.path / "checkpoints"
     progress = RunProgress(console, steps=trainer.total_steps, minutes=config.minutes, done=trainer.step_number)
@@ -129,26 +179,30 @@ def _train(config: RunConfig, trainer: Trainer, folder: RunFolder, console: Cons
         with progress:
             for metrics in trainer.run():
                 folder.log(metrics)
+                reason = loggers.step(metrics)
                 progress.update(metrics, trainer.seconds)
                 if trainer.step_number % config.checkpoint.every == 0 or stop.asked:
                     save_checkpoint(trainer, checkpoints, config.checkpoint.keep)
                 if stop.asked and not trainer.done():
-                    return False
+                    return False, None
+                if reason:
+                    break
         save_checkpoint(trainer, checkpoints, config.checkpoint.keep)
     finally:
         stop.restore()
-    return True
+    return True, reason
 
 
 def _evaluate(
-    config: RunConfig, host: PluginHost, trainer: Trainer, folder: RunFolder, console: Console, digest: str
-) -> dict[str, Any]:
+    config: RunConfig, host: PluginHost, trainer: Trainer, folder: RunFolder, console: Console, digest: str,
+    stopped: str | None,
+) -> dict[str, Any]:  # fmt: skip
     engine, split = trainer.env.engine, config.eval.split
     parts = (trainer.estimator, trainer.scorer)
     needs_gold = config.warmstart.steps > 0 or any(getattr(part, "needs_gold", False) for part in parts)
     if config.init_from:
         needs_gold = needs_gold or read_manifest(Path(config.init_from))["gold_answers_seen"]
-    training = {"steps": trainer.step_number, "seconds": trainer.seconds}
+    training = {"steps": trainer.step_number, "seconds": trainer.seconds, "stopped": stopped}
     after = engine.decoder.fingerprint()
     folder.manifest(
         config,

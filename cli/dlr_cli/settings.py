@@ -34,6 +34,10 @@ def gather(
         merge(values, ("space",), space)
     if steps is not None or minutes is not None:
         values["steps"], values["minutes"] = steps, minutes
+    for name in flags.get("logger") or ():
+        listed = values.setdefault("loggers", [logger.name for logger in RunConfig.model_fields["loggers"].default])
+        if name not in listed:
+            listed.append(name)
     for text in assignments:
         merge(values, *parse_assignment(text))
     return values

@@ -11,7 +11,7 @@ from dlr_cli.host import load_host
 from dlr_cli.measure import saved_table
 from dlr_cli.session import start_or_go_on
 from dlr_cli.table import headed, markdown_table, open_console
-from dlr_core.config import RunConfig, resolve
+from dlr_core.config import RunConfig, resolve, same_settings
 from dlr_core.errors import ConfigError
 from dlr_core.host import PluginHost
 from dlr_core.rundir import read_manifest, write_json
@@ -34,7 +34,8 @@ def run_sweep(
     for number, row in enumerate(chosen, 1):
         console.print(f"run {number}/{len(chosen)}: {row.variant}, seed {row.seed}", highlight=False)
         _train(settings[row.folder], host, out / row.folder)
-    summaries = [s for row in rows if (s := _summary(row, settings[row.folder], out / row.folder)) is not None]
+    found = (_summary(row, settings[row.folder], host, out / row.folder) for row in rows)
+    summaries = [summary for summary in found if summary is not None]
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "summary.json", summaries)
     lines = compare(summaries)
@@ -61,19 +62,19 @@ def _settle(rows: Sequence[Row], host: PluginHost) -> dict[str, RunConfig]:
 
 def _train(config: RunConfig, host: PluginHost, folder: Path) -> None:
     begun = (folder / "manifest.json").is_file()
-    if begun and read_manifest(folder)["config"] != config.model_dump(mode="json"):
+    if begun and not same_settings(read_manifest(folder)["config"], config, host):
         raise ConfigError(f"{folder} holds a run with other settings; choose another --out")
     if begun and (folder / "eval.json").is_file():
         return
     start_or_go_on(config, host, folder, quiet=True)
 
 
-def _summary(row: Row, config: RunConfig, folder: Path) -> dict[str, Any] | None:
+def _summary(row: Row, config: RunConfig, host: PluginHost, folder: Path) -> dict[str, Any] | None:
     """A finished run's line; None for one that has not ended, or was made with other settings."""
     if not (folder / "eval.json").is_file():
         return None
     manifest = read_manifest(folder)
-    if manifest["config"] != config.model_dump(mode="json"):
+    if not same_settings(manifest["config"], config, host):
         return None
     return summarise(row, manifest, saved_table(folder))
 

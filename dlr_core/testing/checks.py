@@ -1,17 +1,18 @@
 """One check per kind of part. Each raises :class:`~dlr_core.errors.PluginError` naming the law that is broken."""
 
+import copy
 import math
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dlr_core.errors import PluginError
-from dlr_core.protocols import EnvSpec
+from dlr_core.protocols import EnvSpec, Outcome, RunInfo, RunSummary
 from dlr_core.records import Sample, Verdict
 from dlr_core.splits import SPLITS, split_of
 from dlr_core.testing import toy
@@ -153,7 +154,7 @@ def baseline(build: Build, decoder: Any) -> None:
     cache = own.prefill(given[0], decoder.encode(" So"), decoder.encode(":"), 0)
     require(len(own.decode(cache, 2).texts) == 2, "adapted: expected one completion per question")
     wanted = part.log_prob(*given).detach()
-    with TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         part.save(Path(folder) / "saved")
         files = [path.suffix for path in Path(folder).rglob("*") if path.is_file()]
         require(not {".bin", ".pt", ".pth", ".pkl", ".pickle"} & set(files), "save: files must not be pickles")
@@ -213,6 +214,25 @@ def space(build: Build, decoder: Any) -> None:
     )
     require(all(p.requires_grad for p in part.trainable()), "trainable: only parameters that are trained")
     require(decoder.fingerprint() == before, "the frozen model was changed")
+
+
+def logger(build: Build) -> None:
+    """Takes every run there can be: new, resumed, without a step, with figures missing, however it ends."""
+    outcomes: tuple[Outcome, ...] = get_args(Outcome)
+    for number, outcome in enumerate(outcomes):
+        with tempfile.TemporaryDirectory() as folder:
+            rows = toy.metrics(4)
+            done = rows[: 2 * (number % 2)]
+            part = build()
+            part.begin(RunInfo(Path(folder), {"seed": 0}, "0" * 64, {"assistant": 1, "chart": 0}, done))
+            for row in rows[len(done) :] if number else []:
+                given = copy.deepcopy(row)
+                answer = part.step(given)
+                require(given == row, "step: the metrics were changed in place")
+                reason = answer is None or (isinstance(answer, str) and bool(answer))
+                require(reason, f"step: expected None, or a reason to stop, got {answer!r}")
+            steps = len(rows) if number else 0
+            part.end(RunSummary(outcome, steps, 1.0, None if outcome == "finished" else "a reason"))
 
 
 def _scalar(loss: Tensor, logs: Any) -> None:

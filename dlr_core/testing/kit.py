@@ -21,6 +21,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "space": checks.space,
     "task": checks.task,
     "env": checks.env,
+    "logger": checks.logger,
 }
 NEEDS_DECODER = ("space", "baseline")
 NONSENSE = "no_such_option_at_all"

@@ -1,5 +1,7 @@
 """Made-up inputs of the shapes that parts receive."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -59,3 +61,14 @@ def batch(correct: list[list[float]]) -> tuple[StepBatch, Tensor]:
         weighted_gold_log_prob=weighted,
     )
     return made, leaf
+
+
+def metrics(steps: int) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl, with what loggers get besides: the first is a warm start's, which has no reward."""
+    rows: list[dict[str, Any]] = [
+        {"step": 1, "phase": "warmstart", "reward": None, "loss": 2.0, "seconds": 0.5, "phases": {"update": 0.5}}
+    ]
+    for step in range(2, steps + 1):
+        row = {"step": step, "phase": "rl", "reward": 1.0 / step, "loss": 1.0, "seconds": 0.5}
+        rows.append({**row, "phases": {"rollout": 0.25, "update": 0.25}})
+    return rows

@@ -123,3 +123,13 @@ def dlr_register_task(register: Register) -> None:
 
     register("reasoning-gym", ReasoningGym)
     register("gsm8k", GSM8K)
+
+
+@hookimpl
+def dlr_register_logger(register: Register) -> None:
+    """What is told of a run."""
+    from dlr_plugins.loggers.early_stop import EarlyStop
+    from dlr_plugins.loggers.tensorboard import TensorBoard
+
+    register("tensorboard", TensorBoard)
+    register("early-stop", EarlyStop)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from dlr_core import ConfigError, PluginHost, hookimpl
-from dlr_core.config import merge, parse_assignment, read_toml, resolve
+from dlr_core.config import merge, parse_assignment, read_toml, resolve, same_settings
 
 
 class WithOptions:
@@ -41,6 +41,7 @@ COMPONENTS = {
     "space": {"kv": WithOptions, "input": WithOptions},
     "decoder": {"hf": WithOptions},
     "env": {"dlr/ChainSum-v0": Plain, "dlr/GSM8K-v0": Plain},
+    "logger": {"tensorboard": Plain, "early-stop": WithOptions},
 }
 
 
@@ -81,6 +82,37 @@ def test_a_name_alone_stands_for_a_table_and_options_for_the_default(small_host:
     config = resolve({"assistant": "mlp", "reward": {"width": 3}}, small_host)
     assert (config.assistant.name, config.assistant.options) == ("mlp", {"width": 8, "depth": 2})  # defaults spelt out
     assert (config.reward.name, config.reward.options) == ("dual", {"width": 3, "depth": 2})
+
+
+def test_loggers_are_a_list_of_names_and_tables_in_their_order(small_host: PluginHost) -> None:
+    assert [logger.name for logger in resolve({}, small_host).loggers] == ["tensorboard"]
+    assert resolve({"loggers": []}, small_host).loggers == ()
+    given = [{"name": "early-stop", "width": 3}, "tensorboard", "early-stop"]
+    config = resolve({"loggers": given}, small_host)
+    assert [logger.name for logger in config.loggers] == ["early-stop", "tensorboard", "early-stop"]
+    assert [logger.options.get("width") for logger in config.loggers] == [3, None, 8]
+    assert resolve(config.model_dump(mode="json"), small_host) == config
+
+
+def test_every_problem_with_loggers_is_named(small_host: PluginHost) -> None:
+    given = ["tensorbord", {"name": "early-stop", "widht": 3}, {"width": 2}]
+    found = problems({"loggers": given, "seed": -1}, small_host)
+    assert "no logger named 'tensorbord'; did you mean 'tensorboard'?" in found
+    assert any("did you mean 'width'?" in line for line in found)
+    assert any("loggers.2.name: Field required" in line for line in found)
+    assert any("seed" in line for line in found)
+    assert "got 'csv'" in problems({"loggers": "csv"}, small_host)[0]
+
+
+def test_settings_saved_before_a_setting_existed_are_the_same_with_its_default(small_host: PluginHost) -> None:
+    config = resolve({"seed": 3}, small_host)
+    saved = config.model_dump(mode="json")
+    assert same_settings(saved, config, small_host)
+    del saved["loggers"], saved["replay"]
+    assert same_settings(saved, config, small_host)
+    assert not same_settings({**saved, "seed": 4}, config, small_host)
+    assert not same_settings({**saved, "loggers": []}, config, small_host)
+    assert not same_settings({**saved, "no_longer_there": 1}, config, small_host)
 
 
 def test_decodes_may_be_fewer_than_samples(small_host: PluginHost) -> None:

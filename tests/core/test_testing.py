@@ -196,9 +196,62 @@ class Numb:
         return torch.zeros((), requires_grad=True) * 1.0, {}
 
 
+class Silent:
+    """A logger without opinions."""
+
+    def begin(self, run):
+        pass
+
+    def step(self, metrics):
+        pass
+
+    def end(self, summary):
+        pass
+
+
+class Meddling(Silent):
+    """A logger that changes what it is told."""
+
+    def step(self, metrics):
+        metrics.pop("phases")
+
+
+class Truthful(Silent):
+    """A logger that says True for stop."""
+
+    def step(self, metrics):
+        return True
+
+
+class Hopeful(Silent):
+    """A logger that expects a reward in every step."""
+
+    def step(self, metrics):
+        return None if metrics["reward"] > -1 else "low"
+
+
+class Forgetful(Silent):
+    """A logger that needs at least one step."""
+
+    def step(self, metrics):
+        self.last = metrics["step"]
+
+    def end(self, summary):
+        self.last += 1
+
+
+def test_a_sound_logger_passes():
+    found = finding(logger=Silent)
+    assert found.ok, found.reason
+
+
 @pytest.mark.parametrize(
     ("kind", "factory", "law"),
     [
+        ("logger", Meddling, "changed in place"),
+        ("logger", Truthful, "expected None, or a reason"),
+        ("logger", Hopeful, "TypeError"),
+        ("logger", Forgetful, "AttributeError"),
         ("reward", Loose, "unknown options are accepted"),
         ("reward", Fickle, "two calls on one sample differ"),
         ("reward", Undescribed, "no docstring"),

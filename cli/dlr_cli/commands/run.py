@@ -18,6 +18,10 @@ def run(
     estimator: Annotated[str | None, typer.Option(help="Policy-gradient estimator.")] = None,
     contrastive: Annotated[str | None, typer.Option(help="Contrastive objective: bidirectional, none …")] = None,
     scorer: Annotated[str | None, typer.Option(help="Pre-decode filter: none, learned, random …")] = None,
+    logger: Annotated[
+        list[str] | None,
+        typer.Option(help="One more logger, such as early-stop, beside those of the settings; repeatable."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Steps; alone it lifts the default time limit.")] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Training minutes; alone it lifts the step limit.")
@@ -60,7 +64,8 @@ def run(
 
     host = load_host()
     flags = {"env": env, "main_model": main_model, "assistant": assistant, "reward": reward,
-             "contrastive": contrastive, "scorer": scorer, "estimator": estimator, "seed": seed}  # fmt: skip
+             "contrastive": contrastive, "scorer": scorer, "estimator": estimator, "seed": seed,
+             "logger": logger}  # fmt: skip
     if curriculum is not None:
         from dlr_cli.curriculum import learn, read_plan
 

@@ -1,0 +1,1 @@
+"""Loggers: told of a run step by step, one per file."""
