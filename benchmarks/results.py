@@ -26,6 +26,7 @@ SWEEPS = {
     "tasks": "Three tasks, test questions",
     "shape": "What a chain is made of, validation questions",
     "ablations": "One factor at a time, validation questions",
+    "ideas": "Published ideas, validation questions",
     "filter": "The filter before decoding, test questions",
 }
 """Sweep files and what their tables are called; all but the first are compared with their first variant."""

@@ -102,9 +102,11 @@ def dlr_register_space(register: Register) -> None:
     """Latent spaces."""
     from dlr_plugins.spaces.input import InputSpace
     from dlr_plugins.spaces.kv import KVSpace
+    from dlr_plugins.spaces.vocab import VocabSpace
 
     register("kv", KVSpace)
     register("input", InputSpace)
+    register("vocab", VocabSpace)
 
 
 @hookimpl

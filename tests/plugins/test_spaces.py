@@ -7,7 +7,7 @@ from dlr_core.artefact import load_space, save_space
 from dlr_core.errors import ConfigError, ModelError
 
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
-KINDS = ["kv", "input"]
+KINDS = ["kv", "input", "vocab"]
 SIZES = {"num_latents": 4, "latent_dim": 8}
 NEAR_TIE = 1e-4
 
@@ -48,9 +48,9 @@ def test_a_filler_of_several_tokens_is_refused(host, tiny_decoder, kind):
         make(host, tiny_decoder, kind, filler="ab")
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("latents", [1, 4, 30])
-def test_zero_latents_give_the_plain_prompt_with_the_anchor_token_for_token(host, tiny_decoder, space, latents):
-    kind = "kv" if hasattr(space, "chart_DW") else "input"
+def test_zero_latents_give_the_plain_prompt_with_the_anchor_token_for_token(host, tiny_decoder, kind, latents):
     space = make(host, tiny_decoder, kind, num_latents=latents)
     ready = space.inject(prefill(tiny_decoder, space), torch.zeros(4, latents, 8))
     done = tiny_decoder.decode(ready, 12)
@@ -105,8 +105,9 @@ def test_an_observation_depends_on_the_latents_before_it_and_on_its_own_row(host
     torch.testing.assert_close(seen[2:3], alone, atol=2e-4, rtol=1e-3)
 
 
-def test_input_observations_follow_the_fed_embeddings(host, tiny_decoder):
-    space = make(host, tiny_decoder, "input")
+@pytest.mark.parametrize("kind", ["input", "vocab"])
+def test_observations_follow_the_fed_embeddings(host, tiny_decoder, kind):
+    space = make(host, tiny_decoder, kind)
     cache = prefill(tiny_decoder, space)
     actions = uniform(4, 4, 8)
     ready = space.inject(cache, torch.cat([actions[:, :2], torch.zeros(4, 2, 8)], 1))
@@ -280,7 +281,7 @@ def test_gradients_reach_latents_and_a_joint_chart_and_no_weight(host, tiny_deco
     assert slope == pytest.approx(float(actions.grad.norm()), rel=0.1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "vocab"])  # whose share has a kink at zero
 def test_zero_latents_still_carry_a_gradient(host, tiny_decoder, kind):
     space = make(host, tiny_decoder, kind)
     actions = torch.zeros(4, 4, 8, requires_grad=True)
