@@ -1,6 +1,6 @@
 """What each kind of component must offer. Implementations need not inherit from these."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -13,6 +13,9 @@ from dlr_core.cost import TokenFlops, Usage
 from dlr_core.density import TanhGaussian
 from dlr_core.records import Completions, Item, PromptCache, Sample, Verdict
 from dlr_core.splits import Split
+
+Steer = Callable[[int, Tensor], Tensor]
+"""(layer, hidden states (N, P, H) that enter it) → hidden states that enter it instead."""
 
 
 class Decoder(Protocol):
@@ -44,6 +47,9 @@ class Decoder(Protocol):
 
     def extend(self, cache: PromptCache, embeds_NPH: Tensor) -> Tensor:
         """Final-norm states (N, P, H) of embeddings fed after a cache, which is left as it was."""
+
+    def grow(self, cache: PromptCache, embeds_NPH: Tensor, steer: Steer | None = None) -> PromptCache:
+        """The cache with embeddings fed after it, hidden states changed on the way; differentiable, nothing pending."""
 
     def decode(
         self,

@@ -102,11 +102,13 @@ def dlr_register_space(register: Register) -> None:
     """Latent spaces."""
     from dlr_plugins.spaces.input import InputSpace
     from dlr_plugins.spaces.kv import KVSpace
+    from dlr_plugins.spaces.steer import SteerSpace
     from dlr_plugins.spaces.vocab import VocabSpace
 
     register("kv", KVSpace)
     register("input", InputSpace)
     register("vocab", VocabSpace)
+    register("steer", SteerSpace)
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from dlr_core.artefact import load_space, save_space
 from dlr_core.errors import ConfigError, ModelError
 
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
-KINDS = ["kv", "input", "vocab"]
+KINDS = ["kv", "input", "vocab", "steer"]
 SIZES = {"num_latents": 4, "latent_dim": 8}
 NEAR_TIE = 1e-4
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from transformers import DynamicCache
 
 from dlr_core.cost import TokenFlops, Usage
 from dlr_core.errors import ConfigError, ModelError
+from dlr_core.protocols import Steer
 from dlr_core.records import Completions, PromptCache
 from dlr_plugins.decoders.growing import growing_cache
 from dlr_plugins.decoders.loading import load
@@ -164,6 +166,59 @@ class HFDecoder:
         states: Tensor = self._feed(self.body, cache, embeds_NPH).last_hidden_state
         self.usage.prefilled += states.shape[0] * states.shape[1]
         return states
+
+    def grow(self, cache: PromptCache, embeds_NPH: Tensor, steer: Steer | None = None) -> PromptCache:
+        """The cache with embeddings fed after it; ``steer`` may change what enters each layer at their positions.
+
+        Differentiable in the embeddings and in what ``steer`` adds. Nothing is pending afterwards, and no position is
+        latent: the caller says so.
+        """
+        with self._steered(steer):
+            out = self._feed(self.body, cache, embeds_NPH)
+        keys, values = _layers(out.past_key_values)
+        states: Tensor = out.last_hidden_state
+        count = states.shape[0] * states.shape[1]
+        self.usage.prefilled += count
+        self.usage.backpropagated += count * states.requires_grad
+        mask_NS = torch.cat([cache.mask_NS, cache.mask_NS.new_ones(states.shape[:2])], 1)
+        states_NSH = torch.cat([cache.states_NSH, states], 1)
+        return PromptCache(keys, values, mask_NS, states_NSH, embeds_NPH[:, :0], 0)
+
+    @contextmanager
+    def _steered(self, steer: Steer | None) -> Iterator[None]:
+        """Let ``steer`` see and replace the hidden states that enter every layer, while inside."""
+        if steer is None:
+            yield
+            return
+
+        def before(number: int) -> Any:
+            def change(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                if args:
+                    return (steer(number, args[0]), *args[1:]), kwargs
+                return args, {**kwargs, "hidden_states": steer(number, kwargs["hidden_states"])}
+
+            return change
+
+        handles = [
+            layer.register_forward_pre_hook(before(number), with_kwargs=True)
+            for number, layer in enumerate(self._layer_modules())
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _layer_modules(self) -> torch.nn.ModuleList:
+        """The body's stack of layers: its one module list as long as the key/value cache.
+
+        Raises:
+            ModelError: there is none.
+        """
+        for module in self.body.modules():
+            if isinstance(module, torch.nn.ModuleList) and len(module) == len(self.kv_sizes):
+                return module
+        raise ModelError(f"no stack of {len(self.kv_sizes)} layers found on {type(self.body).__name__}")
 
     def _feed(self, module: Any, cache: PromptCache, embeds_NPH: Tensor, **kwargs: Any) -> Any:
         mask = torch.cat([cache.mask_NS, cache.mask_NS.new_ones(embeds_NPH.shape[:2])], 1)
