@@ -6,6 +6,7 @@ lose digits for large |u| (Haarnoja et al. 2018, appendix C, in its stable form)
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,23 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
 def log_det_tanh(pre: Tensor) -> Tensor:
     """log |d tanh(u)/du|, elementwise, in nats."""
     return 2.0 * (math.log(2.0) - pre - softplus(-2.0 * pre))
+
+
+class Policy(Protocol):
+    """What learning asks of a policy π over chains. Most assistants have a :class:`TanhGaussian`."""
+
+    @property
+    def log_std(self) -> Tensor:
+        """log σ (..., T, D) of the Gaussian noise that chains are made of."""
+
+    def log_prob(self, pre: Tensor) -> Tensor:
+        """log π(tanh(u_t) | x, earlier latents) per latent: (..., T, D) → (..., T), nats with respect to da."""
+
+    def entropy(self) -> Tensor:
+        """Differential entropy per latent (..., T), or an unbiased estimate of it."""
+
+    def kl(self, other: "TanhGaussian") -> Tensor:
+        """KL(self ‖ other) per latent (..., T), or an unbiased estimate of it."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlr_core.cost import TokenFlops, Usage
-from dlr_core.density import TanhGaussian
+from dlr_core.density import Policy
 from dlr_core.records import Completions, Item, PromptCache, Sample, Verdict
 from dlr_core.splits import Split
 
@@ -117,10 +117,10 @@ class ChainBatch:
 
     noise_NTD: Tensor
     """ε, standard normal."""
-    policy: TanhGaussian
-    """π(·|x, earlier latents) of every latent, parameters (N, T, D), attached to the graph."""
+    policy: Policy
+    """π(·|x, earlier latents) of every latent, attached to the graph."""
     pre_NTD: Tensor
-    """u = μ + σε, attached to the graph."""
+    """u, such as μ + σε, attached to the graph."""
 
     @property
     def actions_NTD(self) -> Tensor:
@@ -138,7 +138,7 @@ class Assistant(Protocol):
     def sample(self, states_NSH: Tensor, mask_NS: Tensor, noise_NTD: Tensor) -> ChainBatch:
         """Write a chain for every row; zero noise gives the mean chain. Reparameterised: gradients flow to u."""
 
-    def evaluate(self, states_NSH: Tensor, mask_NS: Tensor, pre_NTD: Tensor) -> TanhGaussian:
+    def evaluate(self, states_NSH: Tensor, mask_NS: Tensor, pre_NTD: Tensor) -> Policy:
         """The policy at given pre-squash latents (N, T, D), for the score estimator."""
 
 

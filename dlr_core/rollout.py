@@ -115,7 +115,7 @@ class Collector:
         def policy_log_prob_BGT() -> Tensor:
             with self.ledger.flops("assistant", backward=torch.is_grad_enabled()):
                 policy = self.assistant.evaluate(states_BSH, mask_BS, chains.pre_NTD.detach())
-            grouped: Tensor = policy.log_prob(chains.pre_NTD.detach()).unflatten(0, (rows, -1))
+                grouped: Tensor = policy.log_prob(chains.pre_NTD.detach()).unflatten(0, (rows, -1))
             return grouped
 
         batch = StepBatch(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dlr_core.batch import StepBatch
 from dlr_core.calibration import ScorerMonitor
 from dlr_core.config import RunConfig
-from dlr_core.density import TanhGaussian
+from dlr_core.density import Policy, TanhGaussian
 from dlr_core.frontier import prompts
 from dlr_core.protocols import Assistant, Scorer
 from dlr_core.rehearsal import Rehearsal
@@ -196,7 +196,7 @@ class Trainer:
             scorer_logs = {**scorer_logs, **self.monitor.add(*outcome)}
         return {"loss": float(total.detach()), **logs, **contrast_logs, **policy_logs, **scorer_logs}
 
-    def _regulariser(self, policy: TanhGaussian) -> tuple[Tensor, Metrics]:
+    def _regulariser(self, policy: Policy) -> tuple[Tensor, Metrics]:
         """KL to the prior minus entropy, nats per latent coordinate, weighted."""
         width = self.space.latent_dim
         entropy, kl = policy.entropy().mean() / width, policy.kl(self.prior).mean() / width

@@ -8,6 +8,7 @@ DLR_API_VERSION = 1
 @hookimpl
 def dlr_register_assistant(register: Register) -> None:
     """Policies over latent chains."""
+    from dlr_plugins.assistants.flow import Flow
     from dlr_plugins.assistants.mlp import MLP
     from dlr_plugins.assistants.prior import Prior
     from dlr_plugins.assistants.small_gpt import SmallGPT
@@ -15,6 +16,7 @@ def dlr_register_assistant(register: Register) -> None:
     register("small-gpt", SmallGPT)
     register("mlp", MLP)
     register("prior", Prior)
+    register("flow", Flow)
 
 
 @hookimpl

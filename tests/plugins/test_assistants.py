@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from dlr_plugins.assistants.flow import Flow
 from dlr_plugins.assistants.mlp import MLP
 from dlr_plugins.assistants.prior import Prior
 from dlr_plugins.assistants.reader import StateReader
@@ -16,8 +17,10 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "small-gpt": (SmallGPT, {"width": 16, "heads": 2, "layers": 2}),
     "mlp": (MLP, {"width": 16}),
     "prior": (Prior, {}),
+    "flow": (Flow, {"width": 16, "heads": 2, "layers": 2, "steps": 3}),
 }
 EVERY = pytest.mark.parametrize("kind", KINDS)
+GAUSSIAN = pytest.mark.parametrize("kind", ["small-gpt", "mlp", "prior"])
 
 
 def build(kind: str, *, trained: bool = True, **more: Any) -> Any:
@@ -45,7 +48,7 @@ def noise(rows: int, seed: int = 2) -> Tensor:
     return torch.randn(rows, T, D, generator=torch.Generator().manual_seed(seed))
 
 
-@EVERY
+@GAUSSIAN
 def test_a_chain_is_its_mean_plus_scaled_noise(kind: str) -> None:
     chains = build(kind).sample(*questions(), noise(6))
     assert chains.pre_NTD.shape == chains.policy.mean.shape == chains.policy.log_std.shape == (6, T, D)
@@ -54,14 +57,14 @@ def test_a_chain_is_its_mean_plus_scaled_noise(kind: str) -> None:
     torch.testing.assert_close(chains.actions_NTD, expected.tanh())
 
 
-@EVERY
+@GAUSSIAN
 def test_without_noise_a_chain_is_its_mean(kind: str) -> None:
     chains = build(kind).sample(*questions(), torch.zeros(3, T, D))
     assert torch.equal(chains.pre_NTD, chains.policy.mean)
     assert chains.pre_NTD.any()
 
 
-@EVERY
+@GAUSSIAN
 def test_an_untrained_assistant_starts_at_or_near_the_anchor_with_the_given_scale(kind: str) -> None:
     near = build(kind, trained=False).sample(*questions(), noise(3)).policy
     assert float(near.mean.detach().square().mean().sqrt()) < 0.2
@@ -70,7 +73,7 @@ def test_an_untrained_assistant_starts_at_or_near_the_anchor_with_the_given_scal
     torch.testing.assert_close(chains.policy.log_std.exp(), torch.full((3, T, D), 0.4))
 
 
-@EVERY
+@GAUSSIAN
 def test_evaluating_a_sampled_chain_gives_the_policy_it_was_drawn_from(kind: str) -> None:
     assistant = build(kind)
     states, mask = questions()
@@ -91,10 +94,10 @@ def test_rows_are_grouped_by_question(kind: str) -> None:
         torch.testing.assert_close(whole[2 * b : 2 * b + 2], alone, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["small-gpt", "mlp"])
+@pytest.mark.parametrize("kind", ["small-gpt", "mlp", "flow"])
 def test_other_questions_get_other_chains(kind: str) -> None:
     assistant = build(kind)
-    means = assistant.sample(*questions(), torch.zeros(3, T, D)).policy.mean.detach()
+    means = assistant.sample(*questions(), torch.zeros(3, T, D)).pre_NTD.detach()
     assert min(float((means[a] - means[b]).abs().max()) for a, b in ((0, 1), (0, 2), (1, 2))) > 1e-3
 
 
@@ -115,8 +118,9 @@ def test_padding_on_the_left_changes_nothing(kind: str) -> None:
     padded_mask = torch.cat([torch.zeros(3, 5, dtype=torch.int64), mask], 1)
     got = assistant.sample(padded, padded_mask, drawn)
     torch.testing.assert_close(got.pre_NTD, expected.pre_NTD, rtol=1e-5, atol=1e-5)
-    policy = assistant.evaluate(padded, padded_mask, expected.pre_NTD.detach())
-    torch.testing.assert_close(policy.mean, expected.policy.mean, rtol=1e-5, atol=1e-5)
+    drawn = noise(6, seed=8)
+    policies = [assistant.evaluate(*seen, drawn) for seen in ((states, mask), (padded, padded_mask))]
+    torch.testing.assert_close(*(policy.log_prob(drawn) for policy in policies), rtol=1e-4, atol=1e-4)
 
 
 @EVERY
@@ -234,12 +238,12 @@ def test_positions_where_all_questions_agree_are_hidden_except_the_last() -> Non
     assert bool(telling[:, 6].all())
 
 
-@pytest.mark.parametrize("kind", ["small-gpt", "mlp"])
+@pytest.mark.parametrize("kind", ["small-gpt", "mlp", "flow"])
 def test_calibration_makes_an_untrained_assistant_tell_questions_apart_and_is_saved(kind: str) -> None:
     states, mask = template_states()
 
     def spread(assistant: Any) -> float:
-        means = assistant.sample(states, mask, torch.zeros(12, T, D)).policy.mean.detach()
+        means = assistant.sample(states, mask, torch.zeros(12, T, D)).pre_NTD.detach()
         return float((means[1::2].std(0) / means.square().mean().sqrt()).mean())
 
     plain, calibrated = build(kind, trained=False), build(kind, trained=False)
@@ -285,6 +289,7 @@ def test_a_spread_below_its_floor_can_be_widened_again(kind: str) -> None:
         ("mlp", {"width": 0}),
         ("small-gpt", {"widht": 3}),
         ("small-gpt", {"width": 10, "heads": 4}),
+        ("flow", {"steps": 1}),
     ],
 )
 def test_impossible_options_are_refused_before_anything_is_built(kind: str, options: dict[str, Any]) -> None:

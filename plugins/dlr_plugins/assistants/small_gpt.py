@@ -4,7 +4,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from dlr_core.density import TanhGaussian
+from dlr_core.density import Policy
 from dlr_core.protocols import ChainBatch
 from dlr_plugins.assistants.block import Block, Past, padding_bias
 from dlr_plugins.assistants.options import PolicyOptions, Spread
@@ -90,7 +90,7 @@ class SmallGPT(nn.Module):
                 embedded = gist + (self.read_latent(pre.tanh()) + self.slot_TW[t + 1])[:, None]
         return ChainBatch(noise_NTD, self.spread.policy(torch.stack(means, 1)), torch.stack(pres, 1))
 
-    def evaluate(self, states_BSH: Tensor, mask_BS: Tensor, pre_NTD: Tensor) -> TanhGaussian:
+    def evaluate(self, states_BSH: Tensor, mask_BS: Tensor, pre_NTD: Tensor) -> Policy:
         """The policy of every latent given the earlier ones, in one teacher-forced pass."""
         gist, pasts, bias = self._question(states_BSH, mask_BS, pre_NTD.shape[0] // states_BSH.shape[0])
         before = self.read_latent(pre_NTD[:, :-1].tanh())
