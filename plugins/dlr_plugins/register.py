@@ -12,11 +12,13 @@ def dlr_register_assistant(register: Register) -> None:
     from dlr_plugins.assistants.mlp import MLP
     from dlr_plugins.assistants.prior import Prior
     from dlr_plugins.assistants.small_gpt import SmallGPT
+    from dlr_plugins.assistants.softcot import SoftCoT
 
     register("small-gpt", SmallGPT)
     register("mlp", MLP)
     register("prior", Prior)
     register("flow", Flow)
+    register("softcot", SoftCoT)
 
 
 @hookimpl

@@ -9,6 +9,7 @@ from dlr_plugins.assistants.mlp import MLP
 from dlr_plugins.assistants.prior import Prior
 from dlr_plugins.assistants.reader import StateReader
 from dlr_plugins.assistants.small_gpt import SmallGPT
+from dlr_plugins.assistants.softcot import SoftCoT
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -18,9 +19,10 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "mlp": (MLP, {"width": 16}),
     "prior": (Prior, {}),
     "flow": (Flow, {"width": 16, "heads": 2, "layers": 2, "steps": 3}),
+    "softcot": (SoftCoT, {"width": 16, "heads": 2, "layers": 2}),
 }
 EVERY = pytest.mark.parametrize("kind", KINDS)
-GAUSSIAN = pytest.mark.parametrize("kind", ["small-gpt", "mlp", "prior"])
+GAUSSIAN = pytest.mark.parametrize("kind", ["small-gpt", "mlp", "prior", "softcot"])
 
 
 def build(kind: str, *, trained: bool = True, **more: Any) -> Any:
@@ -94,7 +96,7 @@ def test_rows_are_grouped_by_question(kind: str) -> None:
         torch.testing.assert_close(whole[2 * b : 2 * b + 2], alone, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["small-gpt", "mlp", "flow"])
+@pytest.mark.parametrize("kind", ["small-gpt", "mlp", "flow", "softcot"])
 def test_other_questions_get_other_chains(kind: str) -> None:
     assistant = build(kind)
     means = assistant.sample(*questions(), torch.zeros(3, T, D)).pre_NTD.detach()
@@ -238,7 +240,7 @@ def test_positions_where_all_questions_agree_are_hidden_except_the_last() -> Non
     assert bool(telling[:, 6].all())
 
 
-@pytest.mark.parametrize("kind", ["small-gpt", "mlp", "flow"])
+@pytest.mark.parametrize("kind", ["small-gpt", "mlp", "flow", "softcot"])
 def test_calibration_makes_an_untrained_assistant_tell_questions_apart_and_is_saved(kind: str) -> None:
     states, mask = template_states()
 
@@ -290,6 +292,7 @@ def test_a_spread_below_its_floor_can_be_widened_again(kind: str) -> None:
         ("small-gpt", {"widht": 3}),
         ("small-gpt", {"width": 10, "heads": 4}),
         ("flow", {"steps": 1}),
+        ("softcot", {"width": 12, "heads": 4}),
     ],
 )
 def test_impossible_options_are_refused_before_anything_is_built(kind: str, options: dict[str, Any]) -> None:
