@@ -150,6 +150,7 @@ class EvalSettings(Section):
     controls: tuple[str, ...] | None = Field(
         None, description="Only these rows beside the trained one, such as ['mean', 'shuffled']; all if not given."
     )
+    refiner: str | None = Field(None, description="Also a row of the trained latents, improved at test time by this.")
     prompt_questions: int = Field(
         64, ge=1, description="Training questions (at most as many as above) for choosing the best prompt."
     )
@@ -286,7 +287,8 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
             continue  # reported above
     complete["loggers"] = tuple(loggers)
     if config is not None:
-        for kind, name in (("env", config.env), ("decoder", config.decoder.name)):
+        refiner = [("refiner", config.eval.refiner)] if config.eval.refiner else []
+        for kind, name in (("env", config.env), ("decoder", config.decoder.name), *refiner):
             try:
                 host.find(kind, name)
             except ConfigError as error:

@@ -10,7 +10,7 @@ from dlr_core.baselines import Rival
 from dlr_core.config import control_rows
 from dlr_core.evaluate import Answers, Evaluator, Report, best_prompt
 from dlr_core.host import PluginHost
-from dlr_core.protocols import Assistant
+from dlr_core.protocols import Assistant, Refiner
 from dlr_core.questions import distinct_items
 from dlr_core.records import Item, Sample
 from dlr_core.splits import Split
@@ -33,6 +33,7 @@ def control_table(
     samples: int | None = None,
     only: Sequence[str] | None = None,
     rivals: Sequence[Rival] = (),
+    refiner: Refiner | None = None,
     report: Report = lambda text: None,
 ) -> dict[str, Any]:
     """Accuracy of the trained assistant and of every control on the same distinct questions.
@@ -49,6 +50,7 @@ def control_table(
         samples: how many chains are sampled for that, at least k; 2k if not given.
         only: rows wanted beside the trained one; all if not given.
         rivals: trained baselines, a row each.
+        refiner: with one, a row of the trained latents as it improves them at test time.
         report: called with what is being done.
 
     Returns:
@@ -80,6 +82,13 @@ def control_table(
         report("best hand-written prompt")
         rows["best_prompt"] = evaluator.under_prompt(items, prompt)
         notes["best_prompt"] = {"prompt": prompt}
+    if refiner is not None:
+        report("trained latents, refined")
+        better, spent = evaluator.refined(items, trained, refiner)
+        row = evaluator.under_each(items, {"refined": better})["refined"]
+        rows["refined"] = Answers(row.samples, row.flops + written + spent)
+        chains["refined"] = better
+        names.append("refined")
     latents = {name: engine.space.num_latents for name in chains if name != "anchor"}
     for rival in rivals:
         report(rival.label)

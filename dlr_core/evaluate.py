@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from dlr_core.cost import FlopCount, Usage
-from dlr_core.protocols import Assistant
+from dlr_core.errors import PluginError
+from dlr_core.protocols import Assistant, Refiner
 from dlr_core.questions import distinct_items
 from dlr_core.records import Item, Sample
 
@@ -113,6 +114,23 @@ class Evaluator:
             spent += count.total
             found.append(chains.actions_NTD.float().cpu().numpy())
         return np.concatenate(found), spent
+
+    def refined(self, items: Sequence[Item], latents_NTD: Latents, refiner: Refiner) -> tuple[Latents, int]:
+        """Latents improved question by question at test time, and the main model's FLOPs that it took."""
+        engine, before, found = self.engine, self.engine.decoder.usage.copy(), []
+        for start in range(0, len(items), self.batch):
+            chunk = items[start : start + self.batch]
+            given = torch.as_tensor(latents_NTD[start : start + self.batch], device=engine.decoder.device)
+            texts = [item.question for item in chunk]
+            with torch.enable_grad():
+                made = refiner(engine.decoder, engine.space, texts, given, engine.max_new_tokens)
+            if made.shape != given.shape or not bool((made.abs() <= 1).all()):  # NaN is not <= 1 either
+                raise PluginError(
+                    f"refiner {type(refiner).__name__}: expected latents of shape {tuple(given.shape)} in [-1, 1], "
+                    f"got shape {tuple(made.shape)}"
+                )
+            found.append(made.detach().float().cpu().numpy())
+        return np.concatenate(found), self._flops_since(before)
 
 
 def _chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

@@ -78,6 +78,11 @@ def dlr_register_space(register: Register) -> None:
 
 
 @hookspec
+def dlr_register_refiner(register: Register) -> None:
+    """Offer refiners: what improves a question's latents at test time (:class:`dlr_core.protocols.Refiner`)."""
+
+
+@hookspec
 def dlr_register_decoder(register: Register) -> None:
     """Offer decoder backends for the frozen main model (:class:`dlr_core.protocols.Decoder`)."""
 

@@ -14,7 +14,7 @@ from dlr_core.errors import ConfigError, RunFolderError
 from dlr_core.evaluate import Evaluator
 from dlr_core.host import PluginHost
 from dlr_core.pretrained import Pretrained
-from dlr_core.protocols import EnvSpec
+from dlr_core.protocols import EnvSpec, Refiner
 from dlr_core.questions import calibration_questions
 from dlr_core.records import Item, PromptCache
 from dlr_core.rundir import read_manifest
@@ -154,8 +154,12 @@ class DLRPipeline(Pretrained):
         return self._text(self.engine.space.inject(self.engine.prefill([question]), self._chain(question)))
 
     @torch.no_grad()
-    def explain(self, question: str) -> dict[str, Any]:
+    def explain(self, question: str, refiner: Refiner | None = None) -> dict[str, Any]:
         """The same beside what the plain prompt and the anchor alone give, and what the latents look like.
+
+        Args:
+            question: any text.
+            refiner: with one, also ``"refined"``: the completion after it has improved the latents.
 
         Returns:
             ``{"question", "plain", "anchor", "trained", "latent_rms", "nearest_tokens"}``: three completions, and of
@@ -163,7 +167,7 @@ class DLRPipeline(Pretrained):
         """
         engine, chain_1TD = self.engine, self._chain(question)
         cache = engine.prefill([question])
-        return {
+        found = {
             "question": question,
             "plain": self._text(engine.decoder.prefill([question], [], [], 0)),
             "anchor": self._text(engine.space.inject(cache, torch.zeros_like(chain_1TD))),
@@ -171,6 +175,11 @@ class DLRPipeline(Pretrained):
             "latent_rms": [round(float(x), 4) for x in chain_1TD[0].square().mean(-1).sqrt()],
             "nearest_tokens": engine.space.nearest_tokens(chain_1TD[0]),
         }
+        if refiner is not None:
+            better, _ = Evaluator(engine).refined([Item(question, "", 0)], chain_1TD.cpu().numpy(), refiner)
+            better_1TD = torch.as_tensor(better, device=chain_1TD.device)
+            found["refined"] = self._text(engine.space.inject(cache, better_1TD))
+        return found
 
     def _chain(self, question: str) -> torch.Tensor:
         """The assistant's mean chain (1, T, D)."""

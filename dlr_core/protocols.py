@@ -177,6 +177,15 @@ class Baseline(Protocol):
         """Read what :meth:`save` wrote; RunFolderError if it is missing or damaged."""
 
 
+class Refiner(Protocol):
+    """What improves one question's latents while it is being answered. Built from its options alone."""
+
+    def __call__(
+        self, decoder: Decoder, space: Space, questions: Sequence[str], latents_NTD: Tensor, max_new_tokens: int
+    ) -> Tensor:
+        """Better latents for N questions, same shape, in [-1, 1]; it knows questions, never their answers."""
+
+
 class Reward(Protocol):
     """A number for one decoded chain."""
 

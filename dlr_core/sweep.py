@@ -122,28 +122,33 @@ def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for name in names:
         own = {row["seed"]: row for row in rows if row["variant"] == name}
         first = {row["seed"]: row for row in rows if row["variant"] == names[0]}
-        mean, _ = bootstrap_runs([[bits(row, "trained") for row in own.values()]])
+        mean, _ = bootstrap_runs([[bits(row, shown(row)) for row in own.values()]])
         line: dict[str, Any] = {
             "variant": name,
             "task": next(iter(own.values()))["task"],
             "seeds": sorted(own),
-            "accuracy": float(np.mean([row["accuracy"]["trained"] for row in own.values()])),
+            "accuracy": float(np.mean([row["accuracy"][shown(row)] for row in own.values()])),
             "ci": list(mean),
             "steps": float(np.mean([row["steps"] for row in own.values()])),
             "tflop": float(np.mean([row["tflop"] for row in own.values()])),
         }
         for control in ("mean", "shuffled"):
             if all(control in row["right"] for row in own.values()):
-                gaps = [bits(row, "trained") - bits(row, control) for row in own.values()]
+                gaps = [bits(row, shown(row)) - bits(row, control) for row in own.values()]
                 line[f"minus_{control}"] = float(np.mean([gap.mean() for gap in gaps]))
                 line[f"minus_{control}_ci"] = list(bootstrap_runs([gaps])[0])
         shared = sorted(seed for seed in set(own) & set(first) if own[seed]["task"] == first[seed]["task"])
         if name != names[0] and shared:
-            gaps = [bits(own[seed], "trained") - bits(first[seed], "trained") for seed in shared]
+            gaps = [bits(own[seed], shown(own[seed])) - bits(first[seed], shown(first[seed])) for seed in shared]
             line["difference"] = float(np.mean([gap.mean() for gap in gaps]))
             line["difference_ci"] = list(bootstrap_runs([gaps])[0])
         found.append(line)
     return found
+
+
+def shown(row: Mapping[str, Any]) -> str:
+    """The row of a run's control table that stands for its variant: the refined one where there is one."""
+    return "refined" if "refined" in row["right"] else "trained"
 
 
 def bits(row: Mapping[str, Any], name: str) -> Any:

@@ -20,7 +20,7 @@ Report = Callable[[str], None]
 
 def measure_run(
     run: Path, host: PluginHost, *, env: str | None, n: int | None, k: int, samples: int | None, split: Any, seed: int,
-    report: Report, baselines: Sequence[Path] = (),
+    report: Report, baselines: Sequence[Path] = (), refiner: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The control table of a run's newest checkpoint, on its own environment or another, with trained baselines.
 
@@ -50,6 +50,7 @@ def measure_run(
         k=k,
         samples=samples,
         rivals=rivals,
+        refiner=host.create("refiner", refiner) if refiner else None,
         report=report,
     )
     digest = {"before": manifest["main_model"]["digest_before"], "after": trained.engine.decoder.fingerprint()}

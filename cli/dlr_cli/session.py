@@ -230,6 +230,7 @@ def _evaluate(
             split=split,
             prompt_questions=prompt_questions,
             only=config.eval.controls,
+            refiner=host.create("refiner", config.eval.refiner) if config.eval.refiner else None,
             report=report,
         )
         digests = {"before": digest, "after": engine.decoder.fingerprint()}

@@ -13,6 +13,7 @@ LABELS = {
     "random": "random latents",
     "mean": "mean latents",
     "shuffled": "shuffled latents",
+    "refined": "trained, refined at test time",
     "trained": "trained",
 }
 HEADINGS = ("", "right %", "interval", "format %", "tokens", "GFLOP", "trained − row", "paired interval")

@@ -235,6 +235,22 @@ def logger(build: Build) -> None:
             part.end(RunSummary(outcome, steps, 1.0, None if outcome == "finished" else "a reason"))
 
 
+def refiner(build: Build, decoder: Any) -> None:
+    """Latents of the same shape, in the box, each question's its own; the given ones and the frozen model stay."""
+    before, part, space = decoder.fingerprint(), build(), toy.Nudge(decoder)
+    questions = ["How much is 5 + 6?", "And 7?"]
+    given = 0.8 * toy.noise(2)[:, : space.num_latents, : space.latent_dim].tanh().to(decoder.device)
+    kept = given.clone()
+    made = part(decoder, space, questions, given, 4)
+    require(made.shape == given.shape, f"expected shape {tuple(given.shape)}, got {tuple(made.shape)}")
+    require(bool((made.abs() <= 1).all()), "latents must lie in [-1, 1]")
+    require(torch.equal(given, kept), "the given latents were changed in place")
+    require(torch.equal(made, part(decoder, space, questions, given, 4)), "two calls with the same latents differ")
+    alone = part(decoder, space, questions[:1], given[:1], 4)
+    require(_close(made[:1], alone, 1e-2), "a question's latents must not depend on the rest of the batch")
+    require(decoder.fingerprint() == before, "the frozen model was changed")
+
+
 def _scalar(loss: Tensor, logs: Any) -> None:
     require(loss.dim() == 0 and bool(torch.isfinite(loss)), "expected a finite scalar loss")
     require(all(isinstance(value, float) for value in logs.values()), "logs must be floats")

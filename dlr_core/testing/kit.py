@@ -19,11 +19,12 @@ CHECKS: dict[str, Callable[..., None]] = {
     "scorer": checks.scorer,
     "estimator": checks.estimator,
     "space": checks.space,
+    "refiner": checks.refiner,
     "task": checks.task,
     "env": checks.env,
     "logger": checks.logger,
 }
-NEEDS_DECODER = ("space", "baseline")
+NEEDS_DECODER = ("space", "baseline", "refiner")
 NONSENSE = "no_such_option_at_all"
 
 

@@ -1,5 +1,6 @@
 """Made-up inputs of the shapes that parts receive."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from dlr_core.batch import StepBatch
 from dlr_core.density import TanhGaussian
 from dlr_core.protocols import ChainBatch
+from dlr_core.records import PromptCache
 
 HIDDEN, LATENTS, WIDTH, GROUP = 12, 3, 4, 4
 SHAPE = {"hidden_size": HIDDEN, "num_latents": LATENTS, "latent_dim": WIDTH}
@@ -26,6 +28,25 @@ def states(rows: int = 3, length: int = 7, seed: int = 0) -> tuple[Tensor, Tenso
 def noise(rows: int, seed: int = 1) -> Tensor:
     """Standard normal noise (N, T, D)."""
     return torch.randn(rows, LATENTS, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+class Nudge:
+    """A smallest latent space: every latent moves one pending token's embedding along random directions."""
+
+    num_latents, latent_dim = 2, 3
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder = decoder
+        self.anchor_ids: list[int] = []
+        self.pending_ids: list[int] = [*decoder.encode("=")[:1]] * self.num_latents
+        generator = torch.Generator().manual_seed(3)
+        table = decoder.embedding_table()
+        chart = torch.randn(self.latent_dim, table.shape[1], generator=generator) * float(table.float().std())
+        self.chart_DH = chart.to(table)
+
+    def inject(self, cache: PromptCache, actions_NTD: Tensor) -> PromptCache:
+        """Move the pending embeddings."""
+        return replace(cache, pending_NPH=cache.pending_NPH + actions_NTD.to(self.chart_DH.dtype) @ self.chart_DH)
 
 
 def batch(correct: list[list[float]]) -> tuple[StepBatch, Tensor]:

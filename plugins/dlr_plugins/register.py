@@ -116,6 +116,14 @@ def dlr_register_space(register: Register) -> None:
 
 
 @hookimpl
+def dlr_register_refiner(register: Register) -> None:
+    """What improves latents at test time."""
+    from dlr_plugins.refiners.latentseek import LatentSeek
+
+    register("latentseek", LatentSeek)
+
+
+@hookimpl
 def dlr_register_decoder(register: Register) -> None:
     """Decoder backends."""
     from dlr_plugins.decoders.hf import HFDecoder

@@ -370,6 +370,23 @@ def test_ask_answers_with_and_without_latents(finished_run, dlr):
         assert shown in out
 
 
+def test_a_refiner_adds_a_row_and_an_answer_and_charges_for_them(finished_run, dlr):
+    path, _ = finished_run
+    code, out, _ = dlr("eval", path, "--n", 3, "--refiner", "latentseek", "--json")
+    assert code == 0
+    rows = json.loads(out)["rows"]
+    assert rows["refined"]["gflops"] > 2 * rows["trained"]["gflops"]
+    code, out, _ = dlr("ask", path, "How much is 3 + 4?", "--refiner", "latentseek")
+    assert code == 0
+    assert "refined" in out
+    code, _, err = dlr("eval", path, "--refiner", "latentsek")
+    assert code == 2
+    assert err.startswith("error: no refiner named 'latentsek'; did you mean 'latentseek'?")
+    code, _, err = dlr("eval", path, "--saved", "--refiner", "latentseek")
+    assert code == 2
+    assert "--refiner" in err
+
+
 def test_eval_moves_a_run_to_another_environment(finished_run, dlr):
     path, _ = finished_run
     code, out, _ = dlr("eval", path, "--n", 3, "--env", "dlr/Products-v0", "--json")

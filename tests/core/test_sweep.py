@@ -83,3 +83,12 @@ def test_different_tasks_are_not_compared() -> None:
     lines = compare([row("sums", 0, "1100", "1000"), row("words", 0, "110", "100", task="words")])
     assert [line["task"] for line in lines] == ["sums", "words"]
     assert "difference" not in lines[1]
+
+
+def test_a_variant_refined_at_test_time_is_shown_by_its_refined_row() -> None:
+    refined = row("refined", 0, "1100", "1000")
+    refined["accuracy"]["refined"], refined["right"]["refined"] = 1.0, "1111"
+    lines = compare([row("first", 0, "1100", "1000"), refined])
+    assert lines[1]["accuracy"] == 1.0
+    assert lines[1]["difference"] == pytest.approx(0.5)
+    assert lines[1]["minus_mean"] == pytest.approx(0.75)

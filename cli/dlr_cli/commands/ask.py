@@ -9,6 +9,9 @@ import typer
 def ask(
     run: Annotated[Path, typer.Argument(help="Run folder, or one that `dlr push --folder` wrote.")],
     question: Annotated[str, typer.Argument(help="Any question; it need not be of the run's task.")],
+    refiner: Annotated[
+        str | None, typer.Option(help="Also with latents improved at test time; see: dlr list refiner.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Answer a question with the assistant's mean chain, and show which tokens each latent lies nearest to.
@@ -25,14 +28,17 @@ def ask(
 
     console = open_console(stderr=as_json)
     with console.status("loading …"):
+        host = load_host()
+        improve = host.create("refiner", refiner) if refiner else None
         load = DLRPipeline.from_pretrained if (run / CONFIG).is_file() else DLRPipeline.from_run
-        trained = load(run, host=load_host())
-        found = trained.explain(question)
+        trained = load(run, host=host)
+        found = trained.explain(question, improve)
     if as_json:
         print(json.dumps(found))
         return
-    for name, label in (("plain", "plain prompt"), ("anchor", "anchor only"), ("trained", "with latents")):
-        console.print(f"{label:13} {found[name]!r}", highlight=False, markup=False)
+    labels = {"plain": "plain prompt", "anchor": "anchor only", "trained": "with latents", "refined": "refined"}
+    for name in [name for name in labels if name in found]:
+        console.print(f"{labels[name]:13} {found[name]!r}", highlight=False, markup=False)
     for number, (rms, tokens) in enumerate(zip(found["latent_rms"], found["nearest_tokens"], strict=True), 1):
         near = ", ".join(map(repr, tokens))
         console.print(f"latent {number:2}: size {rms:.2f}, nearest to {near}", highlight=False, markup=False)

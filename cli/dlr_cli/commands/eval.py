@@ -20,6 +20,9 @@ def evaluate(
         list[Path] | None,
         typer.Option("--baseline", metavar="FOLDER", help="A trained baseline (dlr baseline) as a row; repeatable."),
     ] = None,
+    refiner: Annotated[
+        str | None, typer.Option(help="Also a row of latents improved at test time; see: dlr list refiner.")
+    ] = None,
     retention: Annotated[
         bool, typer.Option("--retention", help="Other tasks instead: is the frozen model what it was, do latents harm?")
     ] = False,
@@ -35,7 +38,8 @@ def evaluate(
     --baseline: a row for what `dlr baseline` trained on gold answers, over the same questions.
 
     Examples: dlr eval runs/main --n 300 --json; dlr eval runs/main --baseline runs/prefix0;
-    dlr eval runs/seed0 runs/seed1 runs/seed2 --saved --markdown; dlr eval --retention runs/main
+    dlr eval runs/seed0 runs/seed1 runs/seed2 --saved --markdown; dlr eval --retention runs/main;
+    dlr eval runs/main --n 50 --refiner latentseek
     """
     import json
 
@@ -49,11 +53,15 @@ def evaluate(
         raise ConfigError(f"--split: expected test or validation, got {split!r}")
     if samples is not None and samples < k:
         raise ConfigError(f"--samples: expected at least --k={k}, got {samples}")
+    if refiner and (retention or saved):
+        raise ConfigError("--refiner improves latents while questions are answered: no --retention or --saved")
     if retention and (len(runs) > 1 or saved or env or baselines):
         raise ConfigError("--retention takes one run and no --env, --saved or --baseline: it measures other tasks")
     if saved and baselines:
         raise ConfigError("--baseline must be measured on the same questions: drop --saved")
     host = load_host()
+    if refiner:
+        host.find("refiner", refiner)
     console = open_console(stderr=as_json or markdown)
     with console.status("loading …") as status:
 
@@ -72,7 +80,7 @@ def evaluate(
             results.append(
                 measure_run(
                     run, host, env=env, n=n, k=k, samples=samples, split=split, seed=data_seed, report=report,
-                    baselines=baselines or (),
+                    baselines=baselines or (), refiner=refiner,
                 )
             )  # fmt: skip
     result = results[0] if len(results) == 1 else aggregate(results)

@@ -1,0 +1,1 @@
+"""Refiners, one per file."""
