@@ -51,10 +51,12 @@ def dlr_register_reward(register: Register) -> None:
     from dlr_plugins.rewards.correctness import Correctness
     from dlr_plugins.rewards.dual import Dual
     from dlr_plugins.rewards.format import Format
+    from dlr_plugins.rewards.ranking import Ranking
 
     register("dual", Dual)
     register("correctness", Correctness)
     register("format", Format)
+    register("ranking", Ranking)
 
 
 @hookimpl
@@ -136,9 +138,11 @@ def dlr_register_task(register: Register) -> None:
     """Tasks."""
     from dlr_plugins.tasks.gsm8k import GSM8K
     from dlr_plugins.tasks.reasoning import ReasoningGym
+    from dlr_plugins.tasks.recommendation import Recommendation
 
     register("reasoning-gym", ReasoningGym)
     register("gsm8k", GSM8K)
+    register("recommendation", Recommendation)
 
 
 @hookimpl

@@ -1,8 +1,6 @@
 """GSM8K (Cobbe et al. 2021): grade-school word problems, from a JSONL file or the hub."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +8,7 @@ from dlr_core.errors import DataError
 from dlr_core.records import Item, Verdict
 from dlr_core.splits import Split, split_of
 from dlr_plugins.tasks.answers import last_number, normalise_number
+from dlr_plugins.tasks.jsonl import objects
 from dlr_plugins.tasks.mathcheck import equivalent
 
 HUB = "openai/gsm8k"
@@ -72,18 +71,8 @@ def read_jsonl(path: Path) -> list[tuple[str, str]]:
         DataError: no such file, or a line that is not such an object; the message gives its number.
     """
     rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read task.path {path}: {error}") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row: Any = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not JSON: {error.msg}") from None
-        pair = (row.get("question"), row.get("answer")) if isinstance(row, dict) else (None, None)
+    for number, row in objects(path):
+        pair = (row.get("question"), row.get("answer"))
         if not all(isinstance(text, str) and text.strip() for text in pair):
             raise DataError(f"{path}:{number}: expected an object with non-empty texts 'question' and 'answer'")
         rows.append((str(pair[0]), gold(str(pair[1]))))
