@@ -23,6 +23,20 @@ def save_space(
     (folder / "space.json").write_text(json.dumps(described, indent=2) + "\n")
 
 
+def described_space(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Name and options of a saved space, its chart fixed.
+
+    Raises:
+        ConfigError: not an artefact.
+    """
+    try:
+        described = json.loads((folder / "space.json").read_text())
+        name, options = str(described["name"]), dict(described["options"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{folder} is not a latent-space artefact: {error}") from None
+    return name, options if options.get("chart") != "joint" else {**options, "chart": "random"}
+
+
 def load_space(host: PluginHost, folder: Path, decoder: Decoder, sizes: dict[str, Any] | None = None) -> Space:
     """A saved space, its chart fixed.
 
@@ -30,10 +44,11 @@ def load_space(host: PluginHost, folder: Path, decoder: Decoder, sizes: dict[str
         ConfigError: not an artefact, or options other than its own are asked for.
         ModelError: it was fitted on another main model.
     """
+    name, fixed = described_space(folder)
     try:
         described = json.loads((folder / "space.json").read_text())
         state = load_file(folder / "space.safetensors")
-        name, options, digest = described["name"], described["options"], described["main_model_digest"]
+        options, digest = described["options"], described["main_model_digest"]
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ConfigError(f"{folder} is not a latent-space artefact: {error}") from None
     if digest != decoder.fingerprint():
@@ -41,7 +56,6 @@ def load_space(host: PluginHost, folder: Path, decoder: Decoder, sizes: dict[str
     for key, value in (sizes or {}).items():
         if options.get(key) != value:
             raise ConfigError(f"the space in {folder} has {key}={options.get(key)}, {value} was asked for")
-    fixed = options if options["chart"] != "joint" else {**options, "chart": "random"}
     space: Space = host.create("space", name, fixed, decoder=decoder)
     space.load_state_dict(state)
     return space

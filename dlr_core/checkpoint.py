@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def save_checkpoint(trainer: Trainer, folder: Path, keep: int) -> Path:
     scratch = folder / f".{final.name}.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    save_file(_weights(trainer), scratch / "weights.safetensors")
+    save_weights(_parts(trainer), scratch)
     moments = _optimizer_tensors(trainer.optimizer.state_dict())
     scorer = {f"scorer.{k}": v for k, v in _scorer_optimizer(trainer).items()}
     save_file({**moments, **scorer, "generator": trainer.generator.get_state()}, scratch / "optimizer.safetensors")
@@ -50,6 +51,17 @@ def latest_checkpoint(folder: Path) -> Path:
     if not found:
         raise RunFolderError(f"{folder} has no checkpoint")
     return found[-1]
+
+
+def save_weights(parts: Mapping[str, Any], checkpoint: Path) -> None:
+    """Write modules by name into a checkpoint, for :func:`load_weights`."""
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{name}.{key}": value.detach().cpu().contiguous().clone()
+        for name, part in parts.items()
+        for key, value in part.state_dict().items()
+    }
+    save_file(tensors, checkpoint / "weights.safetensors")
 
 
 def load_weights(trainer_parts: dict[str, Any], checkpoint: Path) -> None:
@@ -96,14 +108,6 @@ def _parts(trainer: Trainer) -> dict[str, Any]:
         "contrastive": trainer.contrastive,
         "scorer": trainer.scorer,
         "space": trainer.space,
-    }
-
-
-def _weights(trainer: Trainer) -> dict[str, Tensor]:
-    return {
-        f"{name}.{key}": value.detach().cpu().contiguous().clone()
-        for name, part in _parts(trainer).items()
-        for key, value in part.state_dict().items()
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dlr_core.cost import FlopCount, Usage
 from dlr_core.errors import PluginError
@@ -106,7 +107,7 @@ class Evaluator:
         space, found, spent = self.engine.space, [], 0
         for start in range(0, len(items), self.batch):
             chunk = items[start : start + self.batch]
-            states, mask = self.engine.prefill([item.question for item in chunk]).question_states()
+            states, mask = self._read(assistant, [item.question for item in chunk])
             drawn = np.zeros((len(chunk), space.num_latents, space.latent_dim), np.float32)
             drawn = drawn if noise is None else noise[start : start + self.batch]
             with FlopCount() as count:
@@ -131,6 +132,16 @@ class Evaluator:
                 )
             found.append(made.detach().float().cpu().numpy())
         return np.concatenate(found), self._flops_since(before)
+
+    def _read(self, assistant: Assistant, questions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """What an assistant reads: states (N, S, H) and a mask (N, S), the observation last where it ``observes``."""
+        cache, space = self.engine.prefill(questions), self.engine.space
+        states, mask = cache.question_states()
+        if not getattr(assistant, "observes", False):
+            return states, mask
+        nothing = torch.zeros(cache.rows, 0, space.latent_dim, device=states.device)
+        seen = space.observe(cache, nothing)[:, None]
+        return torch.cat([states, seen], 1), torch.cat([mask, mask.new_ones(cache.rows, 1)], 1)
 
 
 def _chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

@@ -77,6 +77,10 @@ def build_trainer(config: RunConfig, host: PluginHost) -> Trainer:
         return made.to(device) if isinstance(made, torch.nn.Module) else made
 
     estimator, assistant = part("estimator"), part("assistant", **shape)
+    if getattr(assistant, "observes", False):
+        raise ConfigError(
+            f"assistant {config.assistant.name!r} was trained elsewhere: it can be evaluated, not trained"
+        )
     if hasattr(assistant, "calibrate"):
         with torch.no_grad():
             assistant.calibrate(*env.engine.prefill(calibration_questions(env.engine.task, 128)).question_states())

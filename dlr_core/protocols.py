@@ -132,7 +132,9 @@ class Assistant(Protocol):
     """A policy over latent chains, an ``nn.Module``.
 
     Built as ``factory(options, hidden_size=H, num_latents=T, latent_dim=D)``. One that has a method
-    ``calibrate(states_BSH, mask_BS)`` is shown some training questions' states before training begins.
+    ``calibrate(states_BSH, mask_BS)`` is shown some training questions' states before training begins. One with
+    ``observes = True`` was trained elsewhere, on environments' observations: it finds a question's first observation as
+    the last state, is evaluated like any other, and not trained.
     """
 
     def sample(self, states_NSH: Tensor, mask_NS: Tensor, noise_NTD: Tensor) -> ChainBatch:

@@ -30,12 +30,12 @@ class ScaleObservation(gymnasium.ObservationWrapper[Floats, Any, Floats]):
 
     def __init__(self, env: gymnasium.Env[Floats, Any]) -> None:
         super().__init__(env)
-        self._bound = _bound(env.observation_space)
-        self.observation_space = Box(-1.0, 1.0, self._bound.shape, np.float32)
+        self.bound = _bound(env.observation_space)
+        self.observation_space = Box(-1.0, 1.0, self.bound.shape, np.float32)
 
     def observation(self, observation: Floats) -> Floats:
         """The observation in [-1, 1]."""
-        return observation / self._bound
+        return observation / self.bound
 
 
 class VectorScaleObservation(VectorWrapper[Floats, Any, Floats, Any, Any]):
@@ -47,13 +47,13 @@ class VectorScaleObservation(VectorWrapper[Floats, Any, Floats, Any, Any]):
 
     def __init__(self, env: VectorEnv[Floats, Any, Any]) -> None:
         super().__init__(env)
-        self._bound = _bound(env.single_observation_space)
-        self.single_observation_space = Box(-1.0, 1.0, self._bound.shape, np.float32)
+        self.bound = _bound(env.single_observation_space)
+        self.single_observation_space = Box(-1.0, 1.0, self.bound.shape, np.float32)
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
 
     def scale(self, observations: Floats) -> Floats:
         """Unscaled observations (N, H), such as :func:`dlr_envs.compare.compare_policy` shows, in [-1, 1]."""
-        return observations / self._bound
+        return observations / self.bound
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Floats, dict[str, Any]]:
         """Reset; observations in [-1, 1]."""

@@ -11,6 +11,7 @@ def dlr_register_assistant(register: Register) -> None:
     from dlr_plugins.assistants.flow import Flow
     from dlr_plugins.assistants.mlp import MLP
     from dlr_plugins.assistants.prior import Prior
+    from dlr_plugins.assistants.sb3 import SB3Policy
     from dlr_plugins.assistants.small_gpt import SmallGPT
     from dlr_plugins.assistants.softcot import SoftCoT
 
@@ -19,6 +20,7 @@ def dlr_register_assistant(register: Register) -> None:
     register("prior", Prior)
     register("flow", Flow)
     register("softcot", SoftCoT)
+    register("sb3", SB3Policy)
 
 
 @hookimpl

@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 SB3 = ["--decodes", "16", "--envs", "2", "--questions", "4"]
 SHORT = ["--decodes", "32", "--envs", "4", "--steps", "2", "--questions", "4"]
 RUNS = {
-    "sb3_ppo.py": [["--algorithm", "ppo", *SB3], ["--algorithm", "sac", *SB3]],
+    "sb3_ppo.py": [["--algorithm", "ppo", *SB3], ["--algorithm", "sac", *SB3, "--out", "OUT"]],
     "sb3_contrib_tqc.py": [SB3],
     "sb3_contrib_recurrent.py": [["--latents", "2", *SB3]],
     "torchrl_ppo.py": [SHORT],
@@ -34,7 +34,8 @@ def test_every_script_is_run():
 
 
 @pytest.mark.parametrize(("script", "arguments"), [(name, args) for name, runs in RUNS.items() for args in runs])
-def test_a_script_runs_and_prints_its_outcome(script, arguments, tiny_model):
+def test_a_script_runs_and_prints_its_outcome(script, arguments, tiny_model, tmp_path):
+    arguments = [str(tmp_path / "run") if argument == "OUT" else argument for argument in arguments]
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / script), *arguments, "--main-model", str(tiny_model)],
         capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -43,6 +44,9 @@ def test_a_script_runs_and_prints_its_outcome(script, arguments, tiny_model):
     assert re.search(r"reward -?\d+\.\d+ -> ", done.stdout)
     for row in ("before: anchor", "after:  anchor", "random", "mean", "shuffled", "policy"):
         assert row in done.stdout, row
+    if "--out" in arguments:
+        assert f"written: dlr eval {tmp_path / 'run'}" in done.stdout
+        assert (tmp_path / "run" / "manifest.json").is_file()
 
 
 def test_a_policy_that_does_nothing_is_the_anchor(tiny_model):

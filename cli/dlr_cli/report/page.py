@@ -90,10 +90,10 @@ def describe(number: int, name: str, manifest: Mapping[str, Any]) -> dict[str, A
     shown = (
         config["env"],
         manifest["baseline"]["label"] if "baseline" in manifest else config["assistant"]["name"],
-        config["estimator"]["name"],
+        manifest.get("algorithm", config["estimator"]["name"]),
         config["seed"],
         training.get("steps", "unfinished"),
-        f"{training['seconds'] / 60:.1f}" if training else "",
+        f"{training['seconds'] / 60:.1f}" if "seconds" in training else "",
         "yes" if manifest["gold_answers_seen"] else "no",
         f"{cost / 1e12:.3g}" if cost else "",
     )
