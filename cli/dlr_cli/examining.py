@@ -1,0 +1,105 @@
+"""What ``dlr doctor`` looks at, and how it says what it found."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from dlr_cli.table import open_console
+from dlr_core.health import GIGABYTE, Check, device, disk, memory, packages, plugins, unreachable, writable
+
+RUN_BYTES = 0.1 * GIGABYTE
+"""A run of the default settings leaves half of it."""
+PROMPT_BYTES = 2.4e6
+"""What a remembered prompt of the default model takes."""
+WORKING_BYTES = GIGABYTE
+STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def examine(main_model: str, out: Path) -> list[Check]:
+    """Every check, in the order in which a run would fail; packages alone where one is missing or too old."""
+    installed = packages()
+    if any(check.state == "problem" for check in installed):
+        return installed
+    from dlr_plugins.decoders import smollm2
+
+    from dlr_core.config import ReplaySettings
+    from dlr_core.host import PluginHost
+
+    host = PluginHost.from_entry_points()
+    model = _model(main_model)
+    size = smollm2.MODEL_BYTES if main_model == smollm2.NAME else _size(Path(main_model).expanduser())
+    replay = ReplaySettings()
+    kept = (replay.capacity + replay.frontier) * PROMPT_BYTES
+    checks = [*installed, *plugins(host), device(), model]
+    if main_model == smollm2.NAME:
+        checks.append(_hub())
+        if not smollm2.is_cached():
+            checks.append(disk(smollm2.cache_root(), smollm2.FETCH_BYTES, "the main model"))
+    checks += [disk(out, RUN_BYTES, "runs"), memory(size + WORKING_BYTES, size + WORKING_BYTES + kept), writable(out)]
+    return checks
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
+def _away() -> str | None:
+    """Why the hub cannot be asked, None if it answers."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return "switched off by HF_HUB_OFFLINE"
+    return unreachable(_endpoint())
+
+
+def _hub() -> Check:
+    """The hub, which the default does not need."""
+    away = _away()
+    if away is None:
+        return Check("hub", "ok", f"{_endpoint()} answers")
+    todo = "nothing for the default model; others: give a folder or .gguf file with --main-model"
+    return Check("hub", "warning", f"{_endpoint()}: {away}", todo)
+
+
+def _model(name: str) -> Check:
+    """Is the main model there, or can it be had?"""
+    from dlr_plugins.decoders import smollm2
+    from huggingface_hub import try_to_load_from_cache
+
+    if name == smollm2.NAME:
+        return smollm2.examine()
+    path, label = Path(name).expanduser(), f"main model {name}"
+    if path.is_file() or (path / "config.json").is_file():
+        return Check(label, "ok", "found")
+    if path.exists():
+        return Check(label, "problem", "no config.json in it", "give a model folder, a .gguf file or a hub id")
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        return Check(label, "problem", "not found", f"give {smollm2.NAME}, a folder, a .gguf file or a hub id")
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return Check(label, "ok", "in the hub's cache")
+    away = _away()
+    if away is None:
+        return Check(label, "warning", f"not fetched yet; {_endpoint()} answers", "the first run fetches it")
+    return Check(label, "problem", f"not fetched yet, {_endpoint()}: {away}", "give a folder or .gguf file")
+
+
+def _size(path: Path) -> float:
+    """Bytes of a model's weights on disk; 0 where they are not there yet."""
+    if path.is_file():
+        return float(path.stat().st_size)
+    return float(sum(file.stat().st_size for file in path.glob("*.safetensors"))) if path.is_dir() else 0.0
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """A table of all, then a line for each that is not ok, with what to do."""
+    console = open_console()
+    table = Table("", "state", "found")
+    for check in checks:
+        table.add_row(check.name, f"[{STYLES[check.state]}]{check.state}[/]", check.found.replace("[", r"\["))
+    console.print(table)
+    for check in checks:
+        if check.state != "ok":
+            line = f"{check.state}: {check.name}: {check.found}; to do: {check.todo}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    problems = sum(check.state == "problem" for check in checks)
+    console.print(f"{problems} problems: a run could not work" if problems else "a run can work", highlight=False)
