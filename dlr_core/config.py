@@ -75,7 +75,10 @@ class OptimSettings(Section):
     chart_lr: float = Field(1e-3, gt=0, description="Learning rate of a joint chart.")
     warmup: int = Field(5, ge=0, description="Steps over which the rates rise from nothing.")
     decay: float = Field(
-        0.3, ge=0, le=1, description="Share of the run, at its end, over which the rates fall to a tenth."
+        0.3,
+        ge=0,
+        le=1,
+        description="Share of the run (of the nearer limit), at its end, over which the rates fall to a tenth.",
     )
     clip: float = Field(1.0, gt=0, description="Bound on the gradient's norm.")
     entropy: float = Field(0.0, ge=0, description="Weight of the policy's entropy (nats per latent coordinate).")

@@ -60,11 +60,11 @@ def logged_steps(run: Path, asked: int | None) -> list[dict[str, Any]]:
 def logged_progress(config: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[float]:
     """The share of the run that was done before each step, which the learning rates follow.
 
-    Where only minutes limit a run, that is a reading of the clock; it is logged, and given back to the run that is made
-    again. Runs from before it was logged: the sum of the logged seconds, which is the same number.
+    Where minutes are the nearer limit, that is a reading of the clock; it is logged, and given back to the run that is
+    made again. Runs from before it was logged went by steps where those were limited, else by the sum of the seconds.
     """
     steps = None if config.steps is None else config.steps + config.warmstart.steps
-    schedule, seconds, found = Schedule(config.optim, steps, config.minutes), 0.0, []
+    schedule, seconds, found = Schedule(config.optim, steps, config.minutes if steps is None else None), 0.0, []
     for number, row in enumerate(rows):
         found.append(row["progress"] if "progress" in row else schedule.progress(number, seconds))
         seconds += row["seconds"]

@@ -68,8 +68,8 @@ class RunFolder:
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Append one step to metrics.jsonl; its ``phases`` (seconds) go to timings.jsonl.
 
-        So two runs of one seed leave the same metrics.jsonl but for ``seconds`` and, where time alone is the limit,
-        ``progress``.
+        So two runs of one seed leave the same metrics.jsonl but for ``seconds`` and, where time is the nearer limit,
+        ``progress`` and what follows from it once the learning rates fall.
         """
         phases = metrics.get("phases", {})
         rest = {key: value for key, value in metrics.items() if key != "phases"}

@@ -14,10 +14,10 @@ class Schedule:
     minutes: float | None
 
     def progress(self, step: int, seconds: float) -> float:
-        """Share of the run that is done, by steps where they are limited, else by training time."""
-        if self.steps is not None:
-            return step / max(self.steps, 1)
-        return seconds / (60.0 * (self.minutes or 1.0))
+        """Share of the run that is done, by whichever limit is nearer: rates must have fallen when a run ends."""
+        by_steps = 0.0 if self.steps is None else step / max(self.steps, 1)
+        by_clock = 0.0 if self.minutes is None else seconds / (60.0 * self.minutes)
+        return max(by_steps, by_clock)
 
     def over(self, step: int, seconds: float) -> bool:
         """Whether a limit has been reached."""

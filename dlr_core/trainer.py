@@ -82,7 +82,7 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """Share of the run that is done, by steps where they are limited, else by time; as recorded, if it was."""
+        """Share of the run that is done, by the nearer limit; as recorded, if it was."""
         if self.step_number < len(self.recorded):
             return self.recorded[self.step_number]
         return self._schedule.progress(self.step_number, self.seconds)

@@ -17,9 +17,10 @@ def test_rates_rise_stay_and_fall_to_a_tenth():
     assert {flat.rate(step, step / 10) for step in range(10)} == {1.0}
 
 
-def test_progress_is_of_the_steps_where_they_are_limited_else_of_the_clock():
+def test_progress_is_of_the_nearer_limit():
     both, clock = Schedule(OptimSettings(), 10, 1.0), Schedule(OptimSettings(), None, 1.0)
-    assert both.progress(5, 59.0) == 0.5
+    assert [both.progress(step, seconds) for step, seconds in ((5, 29.0), (5, 45.0), (0, 0.0))] == [0.5, 0.75, 0.0]
     assert clock.progress(5, 45.0) == 0.75
+    assert Schedule(OptimSettings(), 10, None).progress(5, 1e9) == 0.5
     assert [both.over(step, seconds) for step, seconds in ((9, 59.0), (10, 0.0), (0, 60.0))] == [False, True, True]
     assert [clock.over(step, seconds) for step, seconds in ((900, 59.0), (0, 60.0))] == [False, True]
