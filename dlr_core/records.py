@@ -49,6 +49,11 @@ class Sample:
     """Completion tokens, the end token included."""
     ended: bool
     """Whether the model ended by itself within the token limit."""
+    entropy: float | None = field(default=None, compare=False)
+    """Mean entropy, in nats, of the distributions its tokens came from; None where the decoder does not report it.
+
+    Its last digits vary with the batch's shape, so it takes no part in comparisons.
+    """
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class Completions:
     texts: list[str]
     ended_N: Tensor
     """bool: the end token was produced within the limit."""
+    entropy_N: Tensor | None = None
+    """Mean over generated tokens of the entropy (nats, temperature 1) they were chosen at, the end token included."""
 
 
 @dataclass(frozen=True)

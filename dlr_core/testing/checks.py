@@ -64,7 +64,7 @@ def reward(build: Build) -> None:
     """A finite number, the same for the same sample."""
     part = build()
     for correct, form, text, parsed in ((1.0, 1.0, " 3", "3"), (0.0, 1.0, " 4", "4"), (0.0, 0.0, "", None)):
-        sample = Sample("1 + 2 =", "3", text, parsed, correct, form, len(text), True)
+        sample = Sample("1 + 2 =", "3", text, parsed, correct, form, len(text), True, 0.5)
         value = float(part(sample))
         require(math.isfinite(value), f"expected a finite number for {sample}, got {value}")
         require(float(part(sample)) == value, f"two calls on one sample differ: {sample}")

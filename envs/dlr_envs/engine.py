@@ -124,8 +124,9 @@ class Engine:
     def judge(self, items: Sequence[Item], completions: Completions) -> list[Sample]:
         """The task's verdict on every completion."""
         tokens, ended = completions.mask_NL.sum(1).int().tolist(), completions.ended_N.tolist()
+        entropies = [None] * len(tokens) if completions.entropy_N is None else completions.entropy_N.tolist()
         samples = []
-        for item, text, count, stop in zip(items, completions.texts, tokens, ended, strict=True):
+        for item, text, count, stop, nats in zip(items, completions.texts, tokens, ended, entropies, strict=True):
             verdict = self.task.score(item, text, stop)
             samples.append(
                 Sample(
@@ -137,6 +138,7 @@ class Engine:
                     verdict.format,
                     count,
                     stop,
+                    nats,
                 )
             )
         return samples
@@ -194,5 +196,6 @@ class Engine:
             torch.cat([done.mask_NL.new_ones(len(items), len(ids)), done.mask_NL], 1),
             [opening + text for text in done.texts],
             done.ended_N,
+            done.entropy_N,
         )
         return done, self.judge(items, done)

@@ -51,6 +51,7 @@ def dlr_register_baseline(register: Register) -> None:
 def dlr_register_reward(register: Register) -> None:
     """Rewards."""
     from dlr_plugins.rewards.correctness import Correctness
+    from dlr_plugins.rewards.decisive import Decisive
     from dlr_plugins.rewards.dual import Dual
     from dlr_plugins.rewards.format import Format
     from dlr_plugins.rewards.ranking import Ranking
@@ -59,6 +60,7 @@ def dlr_register_reward(register: Register) -> None:
     register("correctness", Correctness)
     register("format", Format)
     register("ranking", Ranking)
+    register("decisive", Decisive)
 
 
 @hookimpl

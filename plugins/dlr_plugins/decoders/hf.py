@@ -281,6 +281,7 @@ class HFDecoder:
         end = int(self.end_ids[0])
         ids_NL = torch.full((cache.rows, max_new_tokens), end, device=self.device)
         mask_NL = torch.zeros(cache.rows, max_new_tokens, device=self.device)
+        entropy_N = torch.zeros(cache.rows, device=self.device)
         alive = torch.arange(cache.rows, device=self.device)
         embeds, mask_NS = cache.pending_NPH, cache.mask_NS
         kv = growing_cache(cache, embeds.shape[1] + max_new_tokens)
@@ -297,6 +298,8 @@ class HFDecoder:
             self.usage.decoded += embeds.shape[0] * embeds.shape[1]
             self.usage.logits += embeds.shape[0]
             logits = out.logits[:, -1].float()
+            spread = logits.log_softmax(-1)
+            entropy_N[alive] -= (spread.exp() * spread).sum(-1)
             if temperature == 0:
                 token = logits.argmax(-1)
             else:
@@ -317,7 +320,7 @@ class HFDecoder:
             str(self.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True))
             for ids, mask in zip(ids_NL, mask_NL, strict=True)
         ]
-        return Completions(ids_NL, mask_NL, texts, ended_N)
+        return Completions(ids_NL, mask_NL, texts, ended_N, entropy_N / mask_NL.sum(1))
 
     def log_prob(self, cache: PromptCache, ids_NL: Tensor, mask_NL: Tensor, temperature: float = 1.0) -> Tensor:
         """Log-probability (N,) in nats of completions, one teacher-forced pass; differentiable in what was injected."""

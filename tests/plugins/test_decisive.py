@@ -1,0 +1,44 @@
+"""The `decisive` reward, and the entropies that it reads."""
+
+import numpy as np
+import pytest
+import torch
+from dlr_plugins.rewards.decisive import Decisive
+from dlr_plugins.rewards.dual import Dual
+
+from dlr_core.errors import ConfigError
+from dlr_core.records import Sample
+
+QUESTIONS = ["What is 2 + 2?", "Hi", "3 * 4 ="]
+
+
+def sample(entropy):
+    return Sample("1 + 2 =", "3", " 3", "3", 1.0, 1.0, 2, True, entropy)
+
+
+def test_it_is_the_dual_reward_less_the_weighted_entropy():
+    reward = Decisive(Decisive.Options(entropy_weight=0.2, format_weight=0.3))
+    assert reward(sample(0.0)) == Dual(Dual.Options(format_weight=0.3))(sample(0.0)) == pytest.approx(1.3)
+    assert reward(sample(1.5)) == pytest.approx(1.3 - 0.3)
+
+
+def test_a_decoder_that_reports_no_entropy_is_refused():
+    with pytest.raises(ConfigError, match="entropy_N"):
+        Decisive(Decisive.Options())(sample(None))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_a_completions_entropy_is_that_of_the_models_own_distributions(tiny_decoder, temperature, monkeypatch):
+    monkeypatch.setattr(tiny_decoder, "end_ids", torch.tensor(tiny_decoder.encode("56789")))
+    cache = tiny_decoder.prefill(QUESTIONS, [], tiny_decoder.encode("="), 0)
+    done = tiny_decoder.decode(cache, 30, temperature, [np.random.default_rng(row) for row in range(3)])
+    assert len(set(done.mask_NL.sum(1).tolist())) > 1  # rows that end early are dropped from the batch
+    for row, question in enumerate(QUESTIONS):
+        message = [{"role": "user", "content": question}]
+        prompt = tiny_decoder.tokenizer.apply_chat_template(message, add_generation_prompt=True)["input_ids"]
+        prompt = [*prompt, *tiny_decoder.encode("=")]
+        ids = done.ids_NL[row][done.mask_NL[row].bool()]
+        with torch.no_grad():
+            logits = tiny_decoder.model(torch.tensor([[*prompt, *ids.tolist()]])).logits[0, len(prompt) - 1 : -1]
+        expected = torch.distributions.Categorical(logits=logits).entropy().mean()
+        torch.testing.assert_close(done.entropy_N[row], expected, rtol=1e-3, atol=1e-4)
