@@ -64,3 +64,18 @@ def test_a_latent_reads_the_placeholders_before_it_and_none_after():
     moved = (own.sample(states, mask, torch.zeros(1, T, D)).policy.mean.detach() - means).abs().amax(-1)[0]
     assert float(moved[0]) == 0.0
     assert float(moved[1:].min()) > 1e-4
+
+
+def test_positions_that_the_reader_hides_are_not_read():
+    own = build(initial_mean=0.5)
+    states, mask = question()
+    hidden = mask.clone()
+    hidden[0, 2] = 0
+
+    def means(seen):
+        own.reader.forward = lambda states, mask: (states, seen)
+        changed = states.index_fill(1, torch.tensor([2]), 3.0)
+        return [own.sample(x, mask, torch.zeros(1, T, D)).policy.mean.detach() for x in (states, changed)]
+
+    torch.testing.assert_close(*means(hidden))
+    assert not torch.allclose(*means(mask), atol=1e-3)
