@@ -116,7 +116,9 @@ class Engine:
     @torch.no_grad()
     def _finish(self, generators: Sequence[np.random.Generator]) -> Outcome:
         ready = self.space.inject(self.cache.select(self.rows_N), self.actions_NtD)
-        completions = self.decoder.decode(ready, self.max_new_tokens, self.temperature, generators)
+        asked = getattr(self.reward, "needs_entropy", False) and getattr(self.decoder, "reports_entropy", False)
+        more = {"entropy": True} if asked else {}
+        completions = self.decoder.decode(ready, self.max_new_tokens, self.temperature, generators, **more)
         samples = self.judge(self.items, completions)
         rewards = np.array([self._reward_of(sample) for sample in samples], np.float32)
         return Outcome(self.items, samples, rewards, completions, self.cache, self.rows_N)
@@ -196,6 +198,5 @@ class Engine:
             torch.cat([done.mask_NL.new_ones(len(items), len(ids)), done.mask_NL], 1),
             [opening + text for text in done.texts],
             done.ended_N,
-            done.entropy_N,
         )
         return done, self.judge(items, done)

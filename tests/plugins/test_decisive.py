@@ -1,5 +1,7 @@
 """The `decisive` reward, and the entropies that it reads."""
 
+import dlr_envs  # noqa: F401  (registers the dlr/* ids)
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,8 @@ def test_a_decoder_that_reports_no_entropy_is_refused():
 def test_a_completions_entropy_is_that_of_the_models_own_distributions(tiny_decoder, temperature, monkeypatch):
     monkeypatch.setattr(tiny_decoder, "end_ids", torch.tensor(tiny_decoder.encode("56789")))
     cache = tiny_decoder.prefill(QUESTIONS, [], tiny_decoder.encode("="), 0)
-    done = tiny_decoder.decode(cache, 30, temperature, [np.random.default_rng(row) for row in range(3)])
+    done = tiny_decoder.decode(cache, 30, temperature, [np.random.default_rng(row) for row in range(3)], entropy=True)
+    assert tiny_decoder.decode(cache, 2).entropy_N is None  # nobody asked
     assert len(set(done.mask_NL.sum(1).tolist())) > 1  # rows that end early are dropped from the batch
     for row, question in enumerate(QUESTIONS):
         message = [{"role": "user", "content": question}]
@@ -42,3 +45,16 @@ def test_a_completions_entropy_is_that_of_the_models_own_distributions(tiny_deco
             logits = tiny_decoder.model(torch.tensor([[*prompt, *ids.tolist()]])).logits[0, len(prompt) - 1 : -1]
         expected = torch.distributions.Categorical(logits=logits).entropy().mean()
         torch.testing.assert_close(done.entropy_N[row], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_under_it_is_rewarded_by_what_the_decoder_reports(tiny_model):
+    space = {"name": "kv", "num_latents": 2, "latent_dim": 4, "anchor": "a b c"}
+    env = gymnasium.make_vec(
+        "dlr/ChainSum-v0", num_envs=3, decoder=str(tiny_model), space=space,
+        reward={"name": "decisive", "entropy_weight": 0.5, "format_weight": 0.0},
+    )  # fmt: skip
+    env.reset(seed=0)
+    _, rewards, *_ = env.step(np.zeros(env.action_space.shape, np.float32))
+    done = env.unwrapped.finished
+    assert all(sample.entropy > 0 for sample in done.samples)
+    assert rewards == pytest.approx([sample.correct - 0.5 * sample.entropy for sample in done.samples], rel=1e-5)

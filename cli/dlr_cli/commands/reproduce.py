@@ -19,8 +19,8 @@ def reproduce(
     run kept a checkpoint of the last step; 1: something differs; 2: it cannot be made again. Times are left out. It
     warns of package versions, code, machine and main model that differ from the manifest's: bits are not promised then.
 
-    A run takes as many steps as it took, however long they take now. Where minutes were the nearer limit, its learning rates
-    followed the clock; that reading was logged, and is given back. How many steps fit into the minutes is not
+    A run takes as many steps as it took, however long they take now. Where minutes were the nearer limit, its learning
+    rates followed the clock; that reading was logged, and is given back. How many steps fit into the minutes is not
     reproduced. Example: dlr reproduce runs/main --steps 10
     """
     import json

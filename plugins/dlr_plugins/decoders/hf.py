@@ -27,6 +27,8 @@ FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 class HFDecoder:
     """A frozen causal language model: prefill once, inject, decode once."""
 
+    reports_entropy = True
+
     class Options(BaseModel):
         """Settings of ``hf``."""
 
@@ -274,8 +276,13 @@ class HFDecoder:
         max_new_tokens: int,
         temperature: float = 0.0,
         generators: Sequence[np.random.Generator] | None = None,
+        *,
+        entropy: bool = False,
     ) -> Completions:
-        """Complete every row, dropping finished ones from the batch; greedy at temperature 0."""
+        """Complete every row, dropping finished ones from the batch; greedy at temperature 0.
+
+        ``entropy``: also report how undecided every choice was, which costs two more passes over the vocabulary.
+        """
         if temperature > 0 and (generators is None or len(generators) != cache.rows):
             raise ConfigError(f"sampling needs one generator per row: expected {cache.rows}")
         end = int(self.end_ids[0])
@@ -298,8 +305,9 @@ class HFDecoder:
             self.usage.decoded += embeds.shape[0] * embeds.shape[1]
             self.usage.logits += embeds.shape[0]
             logits = out.logits[:, -1].float()
-            spread = logits.log_softmax(-1)
-            entropy_N[alive] -= (spread.exp() * spread).sum(-1)
+            if entropy:
+                spread = logits.log_softmax(-1)
+                entropy_N[alive] -= (spread.exp() * spread).sum(-1)
             if temperature == 0:
                 token = logits.argmax(-1)
             else:
@@ -320,7 +328,7 @@ class HFDecoder:
             str(self.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True))
             for ids, mask in zip(ids_NL, mask_NL, strict=True)
         ]
-        return Completions(ids_NL, mask_NL, texts, ended_N, entropy_N / mask_NL.sum(1))
+        return Completions(ids_NL, mask_NL, texts, ended_N, entropy_N / mask_NL.sum(1) if entropy else None)
 
     def log_prob(self, cache: PromptCache, ids_NL: Tensor, mask_NL: Tensor, temperature: float = 1.0) -> Tensor:
         """Log-probability (N,) in nats of completions, one teacher-forced pass; differentiable in what was injected."""

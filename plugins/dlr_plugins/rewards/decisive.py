@@ -16,6 +16,8 @@ from dlr_plugins.rewards.dual import Dual
 class Decisive(Dual):
     """`dual` minus the mean entropy, in nats, of the distributions that the completion's tokens came from."""
 
+    needs_entropy = True
+
     class Options(Dual.Options):
         """Settings of ``decisive``."""
 
