@@ -7,7 +7,6 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from dlr_envs.compare import _observe
 from dlr_envs.export import export_policy
 from dlr_envs.sb3 import SB3VecEnv
 from dlr_envs.wrappers import ScaleObservation, VectorScaleObservation
@@ -23,6 +22,14 @@ from dlr_core.pipeline import DLRPipeline
 from dlr_core.questions import distinct_items
 
 T, D, N = 2, 4, 4
+
+
+def observed(engine, questions):
+    """First observations of questions, as ``reset`` gives them."""
+    cache = engine.prefill(questions)
+    zeros = torch.zeros(cache.rows, 0, engine.space.latent_dim)
+    with torch.no_grad():
+        return engine.space.observe(cache, zeros).float().numpy()
 
 
 @pytest.fixture
@@ -70,7 +77,7 @@ def view(learner, observations):
 
 def actions_of(model, env, items):
     engine = env.unwrapped.engine
-    seen = view(model.get_env(), _observe(engine, [item.question for item in items]))
+    seen = view(model.get_env(), observed(engine, [item.question for item in items]))
     return model.predict(seen, deterministic=True)[0].clip(-1, 1)
 
 
@@ -152,7 +159,7 @@ def test_single_environments_under_sb3s_own_wrappers_are_found(tiny_model, tmp_p
     assert config["env"] == "dlr/Products-v0"
     run = DLRPipeline.from_run(folder)
     items = distinct_items(run.engine.task, "test", 2)
-    seen = _observe(env.unwrapped.engine, [item.question for item in items]) / env.bound
+    seen = observed(env.unwrapped.engine, [item.question for item in items]) / env.bound
     latents = Evaluator(run.engine).latents(items, run.assistant).reshape(2, -1)
     np.testing.assert_allclose(latents, model.predict(seen, deterministic=True)[0], atol=2e-6)
 
