@@ -30,7 +30,7 @@ SWEEPS = {
     "filter": "The filter before decoding, test questions",
 }
 """Sweep files and what their tables are called; all but the first are compared with their first variant."""
-CURRICULUM = ("run", "--curriculum", "benchmarks/curriculum.toml", "--minutes", "3", "--set", "eval.questions=100",
+CURRICULUM = ("run", "--curriculum", "benchmarks/curriculum.toml", "--minutes", "2", "--set", "eval.questions=100",
               "--out", "runs/curriculum")  # fmt: skip
 ROWS = ("plain", "anchor", "best_prompt", "random", "mean", "shuffled", "trained")
 

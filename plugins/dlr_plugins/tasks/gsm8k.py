@@ -6,15 +6,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dlr_core.errors import DataError
 from dlr_core.records import Item, Verdict
-from dlr_core.splits import Split, split_of
 from dlr_plugins.tasks.answers import last_number, normalise_number
 from dlr_plugins.tasks.jsonl import objects
 from dlr_plugins.tasks.mathcheck import equivalent
+from dlr_plugins.tasks.shelved import Shelved
 
 HUB = "openai/gsm8k"
 
 
-class GSM8K:
+class GSM8K(Shelved):
     """GSM8K, or any JSONL of ``question`` and ``answer`` (gold after ``####``), checked with math-verify."""
 
     class Options(BaseModel):
@@ -26,29 +26,9 @@ class GSM8K:
 
     def __init__(self, options: Options) -> None:
         rows = read_jsonl(Path(options.path).expanduser()) if options.path else read_hub()
-        self._items: dict[Split, list[Item]] = {"train": [], "validation": [], "test": []}
+        super().__init__()
         for question, answer in rows:
-            shelf = self._items[split_of(question)]
-            shelf.append(Item(question, answer, len(shelf)))
-
-    def size(self, split: Split) -> int:
-        """Questions in a split."""
-        return len(self._items[split])
-
-    def item(self, split: Split, index: int) -> Item:
-        """Question ``index`` (wrapping around) of a split.
-
-        Raises:
-            DataError: the split is empty.
-        """
-        shelf = self._items[split]
-        if not shelf:
-            raise DataError(f"the data has no {split} question (the split is by content: about one in five)")
-        return shelf[index % len(shelf)]
-
-    def gold_text(self, item: Item) -> str:
-        """The completion that `likelihood` is taught."""
-        return f" {item.answer}"
+            self.shelve(question, answer)
 
     def score(self, item: Item, completion: str, ended: bool) -> Verdict:
         """The last number against the gold one, or math-verify where the answer is an expression."""

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dlr_core.errors import DataError
 from dlr_core.records import Item, Verdict
-from dlr_core.splits import Split, split_of
+from dlr_core.splits import SPLITS
 from dlr_plugins.tasks.jsonl import objects
+from dlr_plugins.tasks.shelved import Shelved
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SHAPE = "expected texts in 'history' and 'candidates' (2 to 26 different ones) and 'chosen' among the candidates"
@@ -43,7 +44,7 @@ class Row(BaseModel):
         return question, LETTERS[order.index(self.chosen)]
 
 
-class Recommendation:
+class Recommendation(Shelved):
     """Rank candidates, lettered A, B …, best first; right if the chosen one leads.
 
     Every row is a user's history, some candidates, and which was chosen. Give one row a user: the split is by the
@@ -59,7 +60,7 @@ class Recommendation:
         history: int = Field(10, ge=1, description="Newest items of a history that are shown.")
 
     def __init__(self, options: Options) -> None:
-        self._items: dict[Split, list[Item]] = {"train": [], "validation": [], "test": []}
+        super().__init__()
         path = Path(options.path).expanduser()
         for number, row in objects(path):
             try:
@@ -67,29 +68,9 @@ class Recommendation:
             except ValidationError:
                 raise DataError(f"{path}:{number}: {SHAPE}") from None
             question, answer = read.posed(options.history)
-            shelf = self._items[split_of(question)]
-            shelf.append(Item(question, answer, len(shelf), {"candidates": len(read.candidates)}))
-        if not any(self._items.values()):
+            self.shelve(question, answer, {"candidates": len(read.candidates)})
+        if not any(map(self.size, SPLITS)):
             raise DataError(f"{path} holds no questions")
-
-    def size(self, split: Split) -> int:
-        """Questions in a split."""
-        return len(self._items[split])
-
-    def item(self, split: Split, index: int) -> Item:
-        """Question ``index`` (wrapping around) of a split.
-
-        Raises:
-            DataError: the split is empty.
-        """
-        shelf = self._items[split]
-        if not shelf:
-            raise DataError(f"the data has no {split} question (the split is by content: about one in five)")
-        return shelf[index % len(shelf)]
-
-    def gold_text(self, item: Item) -> str:
-        """The completion that `likelihood` is taught: the best letter."""
-        return f" {item.answer}"
 
     def score(self, item: Item, completion: str, ended: bool) -> Verdict:
         """The candidates' letters in the order in which the completion first names them."""
