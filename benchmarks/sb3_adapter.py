@@ -57,10 +57,11 @@ def timed(side: VecEnv, actions: np.ndarray) -> tuple[float, list[str]]:
     return time.perf_counter() - start, [info["completion"] for info in infos]
 
 
-def interval(ratios: list[float]) -> tuple[float, float]:
-    """95 % percentile bootstrap of the median."""
-    drawn = np.random.default_rng(0).choice(ratios, (4000, len(ratios)))
-    low, high = np.percentile(np.median(drawn, 1), [2.5, 97.5])
+def interval(ours: list[float], theirs: list[float]) -> tuple[float, float]:
+    """95 % percentile bootstrap of the ratio of medians, over turns: both sides' seconds of a turn stay together."""
+    turns = np.random.default_rng(0).integers(0, len(ours), (4000, len(ours)))
+    ratios = np.median(np.array(theirs)[turns], 1) / np.median(np.array(ours)[turns], 1)
+    low, high = np.percentile(ratios, [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -107,7 +108,7 @@ def main() -> None:
                         seconds[side].append(spent)
                 same += [a == b for a, b in zip(texts[0], texts[1], strict=True)]
             mine, other = (statistics.median(side) for side in seconds)
-            low, high = interval([b / a for a, b in zip(*seconds, strict=True)])
+            low, high = interval(*seconds)
             results.append(
                 {
                     "name": f"sb3_adapter_n{count}" + (f"_shared{args.shared}" if args.shared > 1 else ""),
