@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from dlr_plugins.decoders.drawing import inverse_cdf
 from dlr_plugins.decoders.growing import growing_cache
-from dlr_plugins.decoders.hf import inverse_cdf
 from transformers import DynamicCache
 
 from dlr_core.records import PromptCache

@@ -1,7 +1,6 @@
 """The frozen main model on Transformers: any causal language model with a plain key/value cache."""
 
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from dlr_core.cost import TokenFlops, Usage
 from dlr_core.errors import ConfigError, ModelError
 from dlr_core.protocols import Steer
 from dlr_core.records import Completions, PromptCache
+from dlr_plugins.decoders.drawing import inverse_cdf
 from dlr_plugins.decoders.growing import growing_cache
 from dlr_plugins.decoders.loading import load
 
@@ -392,19 +392,3 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """How many first tokens all rows share."""
     columns = zip(*rows, strict=False)
     return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(map(len, rows)))
-
-
-def inverse_cdf(logits_NV: Tensor, uniform_N: Tensor) -> Tensor:
-    """One token per row from one uniform draw per row: first its block of the vocabulary, then its place there."""
-    block = math.isqrt(logits_NV.shape[1]) + 1
-    missing = -logits_NV.shape[1] % block
-    weights_NCW = torch.nn.functional.pad(logits_NV.softmax(-1), (0, missing)).unflatten(1, (-1, block))
-    sums_NC = weights_NCW.sum(-1, dtype=torch.float64)
-    ends_NC = sums_NC.cumsum(1)
-    wanted_N1 = uniform_N[:, None] * ends_NC[:, -1:]
-    chosen_N1 = torch.searchsorted(ends_NC, wanted_N1, right=True).clamp(max=sums_NC.shape[1] - 1)
-    rows = torch.arange(len(logits_NV), device=logits_NV.device)
-    inside_NW = weights_NCW[rows, chosen_N1[:, 0]].double().cumsum(1)
-    left_N1 = wanted_N1 - (ends_NC - sums_NC).gather(1, chosen_N1)
-    place_N1 = torch.searchsorted(inside_NW, left_N1, right=True).clamp(max=block - 1)
-    return (chosen_N1 * block + place_N1)[:, 0].clamp(max=logits_NV.shape[1] - 1)
