@@ -99,6 +99,9 @@ def test_a_skipped_plugin_is_a_warning_and_one_of_our_own_a_problem():
         "plugin acme": ("warning", "ZeroDivisionError: division by zero"),
         "plugin envs": ("problem", "no entry point"),
     }
+    host.skipped.append(Skipped("envs", "deeplatent-reasoning 0.1.0", "ImportError: no gymnasium"))
+    (own,) = [check for check in plugins(host) if check.name == "plugin envs"]
+    assert (own.state, own.found) == ("problem", "ImportError: no gymnasium")
 
 
 def test_a_device_that_does_not_compute_is_a_problem(dlr, monkeypatch):
