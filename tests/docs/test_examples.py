@@ -96,14 +96,17 @@ class Slices:
 
     def __init__(self, width, pieces):
         self.weights, self.pieces = np.random.default_rng(0).standard_normal((64, width)), pieces
+        self.chain = None
 
     def begin(self):
-        self.left = []
+        self.chain = None
 
     def act(self, observations):
-        if not self.left:
-            self.left = np.split(np.sin(observations @ self.weights), self.pieces, axis=1)
-        return self.left.pop(0)
+        if self.chain is None:
+            self.chain = np.split(np.sin(observations @ self.weights), self.pieces, axis=1)
+        piece = self.chain[0]
+        self.chain = [*self.chain[1:], piece]  # without begin the next episodes get this one's chain again
+        return piece
 
 
 @pytest.fixture

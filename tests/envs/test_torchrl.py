@@ -1,5 +1,6 @@
 """TorchRL's GymWrapper on both environments."""
 
+import dlr_envs  # noqa: F401  (registers the ids)
 import gymnasium
 import numpy as np
 import pytest
