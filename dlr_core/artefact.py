@@ -29,12 +29,20 @@ def described_space(folder: Path) -> tuple[str, dict[str, Any]]:
     Raises:
         ConfigError: not an artefact.
     """
+    described = _described(folder)
+    return described["name"], _fixed(described["options"])
+
+
+def _described(folder: Path) -> dict[str, Any]:
     try:
-        described = json.loads((folder / "space.json").read_text())
-        name, options = str(described["name"]), dict(described["options"])
-    except (OSError, ValueError, KeyError) as error:
+        described: dict[str, Any] = json.loads((folder / "space.json").read_text())
+        return {**described, "name": str(described["name"]), "options": dict(described["options"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder} is not a latent-space artefact: {error}") from None
-    return name, options if options.get("chart") != "joint" else {**options, "chart": "random"}
+
+
+def _fixed(options: dict[str, Any]) -> dict[str, Any]:
+    return options if options.get("chart") != "joint" else {**options, "chart": "random"}
 
 
 def load_space(host: PluginHost, folder: Path, decoder: Decoder, sizes: dict[str, Any] | None = None) -> Space:
@@ -44,18 +52,17 @@ def load_space(host: PluginHost, folder: Path, decoder: Decoder, sizes: dict[str
         ConfigError: not an artefact, or options other than its own are asked for.
         ModelError: it was fitted on another main model.
     """
-    name, fixed = described_space(folder)
+    described = _described(folder)
+    options = described["options"]
     try:
-        described = json.loads((folder / "space.json").read_text())
-        state = load_file(folder / "space.safetensors")
-        options, digest = described["options"], described["main_model_digest"]
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        state, digest = load_file(folder / "space.safetensors"), described["main_model_digest"]
+    except (OSError, KeyError, SafetensorError) as error:
         raise ConfigError(f"{folder} is not a latent-space artefact: {error}") from None
     if digest != decoder.fingerprint():
         raise ModelError(f"the space in {folder} was fitted on another main model (digest {digest[:12]}…)")
     for key, value in (sizes or {}).items():
         if options.get(key) != value:
             raise ConfigError(f"the space in {folder} has {key}={options.get(key)}, {value} was asked for")
-    space: Space = host.create("space", name, fixed, decoder=decoder)
+    space: Space = host.create("space", described["name"], _fixed(options), decoder=decoder)
     space.load_state_dict(state)
     return space

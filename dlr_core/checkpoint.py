@@ -53,28 +53,36 @@ def latest_checkpoint(folder: Path) -> Path:
     return found[-1]
 
 
-def save_weights(parts: Mapping[str, Any], checkpoint: Path) -> None:
-    """Write modules by name into a checkpoint, for :func:`load_weights`."""
-    checkpoint.mkdir(parents=True, exist_ok=True)
-    tensors = {
+def named_tensors(parts: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Every tensor of modules, its module's name before its own; copies on the CPU."""
+    return {
         f"{name}.{key}": value.detach().cpu().contiguous().clone()
         for name, part in parts.items()
         for key, value in part.state_dict().items()
     }
-    save_file(tensors, checkpoint / "weights.safetensors")
 
 
-def load_weights(trainer_parts: dict[str, Any], checkpoint: Path) -> None:
+def fill(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Put :func:`named_tensors` back into modules; RuntimeError if they do not fit."""
+    for name, part in parts.items():
+        prefix = name + "."
+        part.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+
+
+def save_weights(parts: Mapping[str, Any], checkpoint: Path) -> None:
+    """Write modules by name into a checkpoint, for :func:`load_weights`."""
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    save_file(named_tensors(parts), checkpoint / "weights.safetensors")
+
+
+def load_weights(parts: Mapping[str, Any], checkpoint: Path) -> None:
     """Restore modules by name from a checkpoint.
 
     Raises:
         RunFolderError: the file is damaged or was made by other settings.
     """
     try:
-        tensors = load_file(checkpoint / "weights.safetensors")
-        for name, part in trainer_parts.items():
-            prefix = name + "."
-            part.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        fill(parts, load_file(checkpoint / "weights.safetensors"))
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise RunFolderError(f"cannot restore {checkpoint}: {str(error).splitlines()[0]}") from None
 

@@ -5,6 +5,7 @@ digest, not copied. ``huggingface_hub``'s mixin brings ``save_pretrained``, ``fr
 """
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from dlr_core.checkpoint import fill, named_tensors
 from dlr_core.errors import ConfigError, ModelError, RunFolderError
 from dlr_core.version import __version__
 
@@ -33,17 +35,19 @@ class Pretrained(ModelHubMixin, library_name=LIBRARY, tags=["latent-reasoning"],
     assistant: Any
     table: dict[str, Any] | None
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the main model, which is frozen: half a gigabyte is hashed once."""
+        return str(self.engine.decoder.fingerprint())
+
+    def _parts(self) -> dict[str, Any]:
+        return {"assistant": self.assistant, "space": self.engine.space}
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        parts = {"assistant": self.assistant, "space": self.engine.space}
-        tensors = {
-            f"{name}.{key}": value.detach().cpu().contiguous()
-            for name, part in parts.items()
-            for key, value in part.state_dict().items()
-        }
-        save_file(tensors, save_directory / WEIGHTS)
+        save_file(named_tensors(self._parts()), save_directory / WEIGHTS)
         described = {
             "dlr_version": __version__,
-            "main_model_digest": self.engine.decoder.fingerprint(),
+            "main_model_digest": self.digest,
             "run": self.config.model_dump(mode="json"),
             "table": self.table,
         }
@@ -71,15 +75,12 @@ class Pretrained(ModelHubMixin, library_name=LIBRARY, tags=["latent-reasoning"],
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ConfigError(f"{model_id} is not a saved assistant: {error}") from None
         made = cls.assemble(run, host=host)
-        if made.engine.decoder.fingerprint() != digest:
+        if made.digest != digest:
             raise ModelError(f"{model_id} was trained on another main model (digest {digest[:12]}…)")
-        for name, part in (("assistant", made.assistant), ("space", made.engine.space)):
-            prefix = f"{name}."
-            own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            try:
-                part.load_state_dict(own)
-            except RuntimeError as error:
-                raise ConfigError(f"{model_id} is damaged: {str(error).splitlines()[0]}") from None
+        try:
+            fill(made._parts(), tensors)
+        except RuntimeError as error:
+            raise ConfigError(f"{model_id} is damaged: {str(error).splitlines()[0]}") from None
         made.table = table
         return made
 
@@ -100,7 +101,7 @@ class Pretrained(ModelHubMixin, library_name=LIBRARY, tags=["latent-reasoning"],
 
 A small assistant that writes latent chains which the *frozen* `{config.decoder.model}` reads before it answers
 (environment `{config.env}`, space `{config.space.name}`). It is of use with that main model only, which it does not
-contain; digest `{self.engine.decoder.fingerprint()}`.
+contain; digest `{self.digest}`.
 
 ```python
 from dlr_core import DLRPipeline

@@ -33,7 +33,7 @@ def measure_run(
     if taken:
         raise ConfigError(f"--baseline: {taken[0]!r} would name two rows; rename the folder")
     trained = DLRPipeline.from_run(run, host=host, env=env)
-    asked = resolve(manifest["config"], host)
+    asked = resolve({**manifest["config"], "loggers": ()}, host)  # as for the pipeline: they may be gone
     rivals = [load_rival(folder, host, trained.engine.decoder, asked) for folder in baselines]
     if len({rival.label for rival in rivals}) < len(rivals):
         rivals = [replace(rival, label=f"{rival.label} {rival.name}") for rival in rivals]

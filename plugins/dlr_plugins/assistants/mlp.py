@@ -5,12 +5,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dlr_core.density import TanhGaussian
-from dlr_core.protocols import ChainBatch
+from dlr_plugins.assistants.at_once import AtOnce
 from dlr_plugins.assistants.options import PolicyOptions, Spread
 from dlr_plugins.assistants.reader import StateReader
 
 
-class MLP(nn.Module):
+class MLP(AtOnce):
     """An MLP over the question's last and mean hidden state; latents are independent given the question."""
 
     class Options(PolicyOptions):
@@ -35,18 +35,10 @@ class MLP(nn.Module):
         """Learn what all questions have in common, from training questions' states, before training begins."""
         self.reader.calibrate(states_BSH, mask_BS)
 
-    def _policy(self, states_BSH: Tensor, mask_BS: Tensor, rows: int) -> TanhGaussian:
+    def evaluate(self, states_BSH: Tensor, mask_BS: Tensor, pre_NTD: Tensor) -> TanhGaussian:
+        """The policy at given latents; it does not depend on them."""
         states_BSH, weight_BS = self.reader(states_BSH, mask_BS)
         mean_BH = (states_BSH * weight_BS[..., None]).sum(1) / weight_BS.sum(1, keepdim=True)
         features = torch.cat([states_BSH[:, -1], mean_BH], -1)
         mean_BTD = self.head(self.net(features)).unflatten(-1, self.shape)
-        return self.spread.policy(mean_BTD.repeat_interleave(rows // len(states_BSH), 0))
-
-    def sample(self, states_BSH: Tensor, mask_BS: Tensor, noise_NTD: Tensor) -> ChainBatch:
-        """Draw N chains around the means."""
-        policy = self._policy(states_BSH, mask_BS, len(noise_NTD))
-        return ChainBatch(noise_NTD, policy, policy.mean + policy.log_std.exp() * noise_NTD)
-
-    def evaluate(self, states_BSH: Tensor, mask_BS: Tensor, pre_NTD: Tensor) -> TanhGaussian:
-        """The policy at given latents; it does not depend on them."""
-        return self._policy(states_BSH, mask_BS, len(pre_NTD))
+        return self.spread.policy(mean_BTD.repeat_interleave(len(pre_NTD) // len(states_BSH), 0))

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from dlr_core.density import TanhGaussian
-from dlr_core.protocols import ChainBatch
+from dlr_plugins.assistants.at_once import AtOnce
 from dlr_plugins.assistants.options import PolicyOptions, Spread
 
 
-class Prior(nn.Module):
+class Prior(AtOnce):
     """A learned Gaussian that ignores the question."""
 
     class Options(PolicyOptions):
@@ -18,11 +18,6 @@ class Prior(nn.Module):
         super().__init__()
         self.spread = Spread(options, num_latents, latent_dim)
         self.mean_TD = nn.Parameter(torch.zeros(num_latents, latent_dim))
-
-    def sample(self, states_BSH: Tensor, mask_BS: Tensor, noise_NTD: Tensor) -> ChainBatch:
-        """Draw N chains from the one Gaussian."""
-        policy = self.evaluate(states_BSH, mask_BS, noise_NTD)
-        return ChainBatch(noise_NTD, policy, policy.mean + policy.log_std.exp() * noise_NTD)
 
     def evaluate(self, states_BSH: Tensor, mask_BS: Tensor, pre_NTD: Tensor) -> TanhGaussian:
         """The one Gaussian, for every row."""

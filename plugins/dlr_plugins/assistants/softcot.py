@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
 from dlr_core.density import TanhGaussian
-from dlr_core.protocols import ChainBatch
+from dlr_plugins.assistants.at_once import AtOnce
 from dlr_plugins.assistants.options import PolicyOptions, Spread
 from dlr_plugins.assistants.reader import StateReader
 from dlr_plugins.assistants.small_gpt import STATIC_GAIN
 from dlr_plugins.decoders.loading import load
 
 
-class SoftCoT(nn.Module):
+class SoftCoT(AtOnce):
     """A language model reads the question and T placeholders; its states there are projected into latents."""
 
     class Options(PolicyOptions):
@@ -68,7 +68,8 @@ class SoftCoT(nn.Module):
         """Learn what all questions have in common, from training questions' states, before training begins."""
         self.reader.calibrate(states_BSH, mask_BS)
 
-    def _policy(self, states_BSH: Tensor, mask_BS: Tensor, rows: int) -> TanhGaussian:
+    def evaluate(self, states_BSH: Tensor, mask_BS: Tensor, pre_NTD: Tensor) -> TanhGaussian:
+        """The policy at given latents; it does not depend on them."""
         states_BSH, telling_BS = self.reader(states_BSH, mask_BS)
         count = len(self.thought_TW)
         embeds = torch.cat([self.read(states_BSH), self.thought_TW.expand(len(states_BSH), -1, -1)], 1)
@@ -79,16 +80,7 @@ class SoftCoT(nn.Module):
             inputs_embeds=embeds, attention_mask=seen, position_ids=places.clamp(min=0), use_cache=False
         ).last_hidden_state[:, -count:]
         mean_BTD = self.project(states) + STATIC_GAIN * self.static_TD
-        return self.spread.policy(mean_BTD.repeat_interleave(rows // len(states_BSH), 0))
-
-    def sample(self, states_BSH: Tensor, mask_BS: Tensor, noise_NTD: Tensor) -> ChainBatch:
-        """Draw N chains around the projected states."""
-        policy = self._policy(states_BSH, mask_BS, len(noise_NTD))
-        return ChainBatch(noise_NTD, policy, policy.mean + policy.log_std.exp() * noise_NTD)
-
-    def evaluate(self, states_BSH: Tensor, mask_BS: Tensor, pre_NTD: Tensor) -> TanhGaussian:
-        """The policy at given latents; it does not depend on them."""
-        return self._policy(states_BSH, mask_BS, len(pre_NTD))
+        return self.spread.policy(mean_BTD.repeat_interleave(len(pre_NTD) // len(states_BSH), 0))
 
 
 def _small_llama(options: SoftCoT.Options) -> Any:
