@@ -101,6 +101,12 @@ class ReplaySettings(Section):
         description="Share of the policy's noise in chains that are replayed or searched under: much of it drives the "
         "latents into saturation, where they can no longer tell questions apart.",
     )
+    blur: float = Field(
+        0.0,
+        ge=0,
+        description="Noise on the question's states in replay, as a share of each state's spread over the replayed "
+        "questions, so that an answer cannot be remembered by accidents of its question's states.",
+    )
     priority: float = Field(
         0.5, ge=0, le=1, description="Exponent of a success's loss in its chance to be replayed; 0 replays all alike."
     )
@@ -166,6 +172,11 @@ class RunConfig(Section):
     env: str = Field("dlr/ChainSum-v0", description="Environment id.")
     steps: int | None = Field(120, ge=0, description="Reinforcement-learning steps.")
     minutes: float | None = Field(10.0, gt=0, description="Limit on training time; whichever comes first ends the run.")
+    clock: Literal["wall", "cpu"] = Field(
+        "wall",
+        description="What minutes are counted in: wall time, or this process's CPU time (all threads together): fair "
+        "where runs share a machine.",
+    )
     init_from: str | None = Field(
         None, description="Run folder whose newest assistant and chart this one starts from; the optimiser starts anew."
     )

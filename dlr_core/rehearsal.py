@@ -134,7 +134,11 @@ class Rehearsal:
             return None, {}
         cache, ids_NL, mask_NL = self.buffer.sample(count, self.collector.generator)
         states_NSH, mask_NS = cache.question_states()
-        chains = self.collector.sample(states_NSH.float(), mask_NS, self._noise(count))
+        states_NSH = states_NSH.float()
+        if self.settings.blur:
+            noise_NSH = torch.randn(states_NSH.shape, generator=self.collector.generator).to(states_NSH.device)
+            states_NSH = states_NSH + self.settings.blur * spread(states_NSH, mask_NS) * noise_NSH
+        chains = self.collector.sample(states_NSH, mask_NS, self._noise(count))
         ready = self.env.engine.space.inject(cache, chains.actions_NTD)
         nll_N = -self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
         self.buffer.reweigh((nll_N.detach().clamp(*SURPRISE) ** self.settings.priority).tolist())
@@ -146,3 +150,11 @@ class Rehearsal:
 
     def _noise(self, rows: int) -> Tensor:
         return self.settings.noise * self.collector.noise(rows)
+
+
+def spread(states_NSH: Tensor, mask_NS: Tensor) -> Tensor:
+    """Standard deviation (S, H) over the rows that have a state there; zero where all agree, as in a template."""
+    real_NS1 = mask_NS[..., None].bool()
+    count_S1 = real_NS1.sum(0).clamp(min=1)
+    mean_SH = torch.where(real_NS1, states_NSH, 0.0).sum(0) / count_S1
+    return (torch.where(real_NS1, states_NSH - mean_SH, 0.0).square().sum(0) / count_S1).sqrt()

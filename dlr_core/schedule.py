@@ -1,8 +1,12 @@
 """When training ends, and how its learning rates rise and fall until then."""
 
+import time
 from dataclasses import dataclass
 
 from dlr_core.config import OptimSettings
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""What a limit in minutes is counted by; readings in seconds."""
 
 
 @dataclass(frozen=True)

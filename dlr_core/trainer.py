@@ -15,7 +15,7 @@ from dlr_core.frontier import prompts
 from dlr_core.protocols import Assistant, Scorer
 from dlr_core.rehearsal import Rehearsal
 from dlr_core.rollout import Collector, LearnerEnv, distinct_answers, outcome_metrics
-from dlr_core.schedule import Schedule
+from dlr_core.schedule import CLOCKS, Schedule
 
 Metrics = dict[str, Any]
 
@@ -48,6 +48,7 @@ class Trainer:
         self.ledger = self.collector.ledger
         self.rehearsal = Rehearsal(config.replay, self.collector, openings)
         self.monitor = ScorerMonitor()
+        self.clock = CLOCKS[config.clock]
         self.step_number, self.seconds = 0, 0.0
         self.recorded: Sequence[float] = ()
         """Progress before each step of the run that this one makes again."""
@@ -102,7 +103,7 @@ class Trainer:
 
     def step(self) -> Metrics:
         """One step: a rollout (or several, where dead groups are resampled) and its updates."""
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), self.clock()
         self.ledger.begin()
         progress = self.progress
         rate = self._schedule.rate(self.step_number, progress)
@@ -115,15 +116,14 @@ class Trainer:
         if probe and estimator.needs_completions and self.step_number % probe == 0:
             metrics["distinct_answers_tokens"] = self.token_variety()
         self.step_number += 1
-        seconds = time.perf_counter() - began
-        self.seconds += seconds
+        self.seconds += self.clock() - spent
         return {
             "step": self.step_number,
             "phase": "warmstart" if warm else "rl",
             **metrics,
             **self.ledger.close(),
             "progress": progress,
-            "seconds": seconds,
+            "seconds": time.perf_counter() - began,
         }
 
     # ---- updates -------------------------------------------------------------------------------------------------

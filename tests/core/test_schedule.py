@@ -2,8 +2,9 @@
 
 import pytest
 
-from dlr_core.config import OptimSettings
-from dlr_core.schedule import Schedule
+from dlr_core.config import OptimSettings, resolve
+from dlr_core.pipeline import build_trainer
+from dlr_core.schedule import CLOCKS, Schedule
 
 
 def test_rates_rise_stay_and_fall_to_a_tenth():
@@ -24,3 +25,14 @@ def test_progress_is_of_the_nearer_limit():
     assert Schedule(OptimSettings(), 10, None).progress(5, 1e9) == 0.5
     assert [both.over(step, seconds) for step, seconds in ((9, 59.0), (10, 0.0), (0, 60.0))] == [False, True, True]
     assert [clock.over(step, seconds) for step, seconds in ((900, 59.0), (0, 60.0))] == [False, True]
+
+
+def test_a_limit_in_minutes_is_counted_by_the_clock_that_the_settings_name(monkeypatch, host, tiny_model):
+    readings = iter(range(0, 10_000, 40))
+    monkeypatch.setitem(CLOCKS, "cpu", lambda: float(next(readings)))
+    tiny = {"env": "dlr/Toy-v0", "decoder": {"model": str(tiny_model)}, "batch": {"questions": 1, "samples": 2},
+            "space": {"name": "kv", "num_latents": 2, "latent_dim": 4}, "replay": {"chains": 0}}  # fmt: skip
+    trainer = build_trainer(resolve({**tiny, "steps": None, "minutes": 2.0, "clock": "cpu"}, host), host)
+    steps = list(trainer.run())
+    assert trainer.seconds == 40.0 * len(steps) == 120.0, "three steps of forty seconds each by that clock"
+    assert all(step["seconds"] < 40.0 for step in steps), "what is logged stays wall time"

@@ -293,6 +293,18 @@ def test_an_easy_task_is_learned_and_carries_over_to_unseen_questions(configure,
     assert accuracy(trainer) > 0.8
 
 
+def test_blur_changes_what_replay_reads_and_nothing_before_it(configure, host):
+    replay = {"chains": 4, "capacity": 16, "updates": 1}
+    sharp, blurred = (
+        [timeless(metrics) for metrics in build_trainer(configure(replay={**replay, **blur}), host).run()]
+        for blur in ({}, {"blur": 0.5})
+    )
+    known = next(step for step, metrics in enumerate(sharp) if "replay_nll" in metrics)
+    assert blurred[:known] == sharp[:known]
+    assert blurred[known]["reward"] == sharp[known]["reward"], "the rollout comes before the replay"
+    assert blurred[known]["replay_nll"] != sharp[known]["replay_nll"]
+
+
 def test_replay_alone_makes_remembered_successes_likelier(configure, host):
     config = configure(
         steps=20,
