@@ -63,6 +63,9 @@ class Decoder(Protocol):
     def log_prob(self, cache: PromptCache, ids_NL: Tensor, mask_NL: Tensor, temperature: float = 1.0) -> Tensor:
         """Log-probability (N,) in nats of completions; differentiable in what was injected, never in the weights."""
 
+    def logits(self, states_NPH: Tensor) -> Tensor:
+        """Logits (N, P, V) of the tokens that follow final-norm states; differentiable in the states."""
+
     def encode_targets(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Texts as completions with their end token: ids (N, L) and mask (N, L)."""
 
@@ -96,7 +99,7 @@ class Space(Protocol):
         """Put latents in [-1, 1] into a prompt; differentiable; all-zero actions change nothing."""
 
     def observe(self, cache: PromptCache, actions_NtD: Tensor) -> Tensor:
-        """Final-norm state (N, H) of anchor token t, given the first t latents."""
+        """Final-norm state (N, H) of anchor token t, given the first t latents; differentiable in them."""
 
     def nearest_tokens(self, actions_TD: Tensor, count: int = 3) -> list[list[str]]:
         """For each latent the vocabulary tokens whose effect lies closest to it."""

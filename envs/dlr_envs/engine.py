@@ -80,6 +80,7 @@ class Engine:
         space = self.space
         return self.decoder.prefill(questions, space.anchor_ids, space.pending_ids, space.num_latents)
 
+    @torch.no_grad()
     def _observe(self) -> Floats:
         if self.actions_NtD.shape[1] == 0:  # nothing tells the chains of one question apart yet
             states = self.space.observe(self.cache, self.actions_NtD[: self.cache.rows])[self.rows_N]

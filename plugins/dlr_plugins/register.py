@@ -110,6 +110,8 @@ def dlr_register_estimator(register: Register) -> None:
 @hookimpl
 def dlr_register_space(register: Register) -> None:
     """Latent spaces."""
+    from dlr_plugins.spaces.coconut import CoconutSpace
+    from dlr_plugins.spaces.hrpo import HRPOSpace
     from dlr_plugins.spaces.input import InputSpace
     from dlr_plugins.spaces.kv import KVSpace
     from dlr_plugins.spaces.steer import SteerSpace
@@ -119,6 +121,8 @@ def dlr_register_space(register: Register) -> None:
     register("input", InputSpace)
     register("vocab", VocabSpace)
     register("steer", SteerSpace)
+    register("coconut", CoconutSpace)
+    register("hrpo", HRPOSpace)
 
 
 @hookimpl

@@ -333,3 +333,19 @@ def test_an_unknown_dtype_or_device_is_a_config_error(host, tiny_model):
         host.create("decoder", "hf", {"model": str(tiny_model), "dtype": "float8"})
     with pytest.raises(ConfigError, match=r"decoder\.device: cannot use 'toaster'"):
         host.create("decoder", "hf", {"model": str(tiny_model), "device": "toaster"})
+
+
+@pytest.mark.parametrize("model", ["tiny_model", "tiny_gpt2"])
+def test_logits_of_states_are_those_of_the_model_and_are_counted(host, model, request):
+    decoder = host.create("decoder", "hf", {"model": str(request.getfixturevalue(model))})
+    cache = decoder.prefill(QUESTIONS[:1], decoder.encode("abc"), decoder.encode("d"), 0)
+    before = decoder.usage.logits
+    with torch.no_grad():
+        got = decoder.logits(cache.states_NSH)
+        ids = torch.tensor([prompt_ids(decoder, QUESTIONS[0]) + decoder.encode("abc")])
+        torch.testing.assert_close(got, decoder.model(ids).logits, atol=2e-3, rtol=1e-3)
+    assert decoder.usage.logits - before == got.shape[1]
+    states = cache.states_NSH.clone().requires_grad_()
+    decoder.logits(states).sum().backward()
+    assert bool(states.grad.any())
+    assert decoder.usage.logits - before == 3 * got.shape[1]

@@ -7,7 +7,7 @@ from dlr_core.artefact import load_space, save_space
 from dlr_core.errors import ConfigError, ModelError
 
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
-KINDS = ["kv", "input", "vocab", "steer"]
+KINDS = ["kv", "input", "vocab", "steer", "coconut", "hrpo"]
 SIZES = {"num_latents": 4, "latent_dim": 8}
 NEAR_TIE = 1e-4
 
@@ -105,6 +105,16 @@ def test_an_observation_depends_on_the_latents_before_it_and_on_its_own_row(host
     torch.testing.assert_close(seen[2:3], alone, atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_an_observation_reach_the_latents_before_it(host, tiny_decoder, kind):
+    space = make(host, tiny_decoder, kind)
+    actions = (0.5 * uniform(4, 2, 8)).requires_grad_()
+    before = tiny_decoder.usage.backpropagated
+    space.observe(prefill(tiny_decoder, space), actions).square().sum().backward()
+    assert bool((actions.grad.abs().amax((0, 2)) > 0).all())
+    assert tiny_decoder.usage.backpropagated > before
+
+
 @pytest.mark.parametrize("kind", ["input", "vocab"])
 def test_observations_follow_the_fed_embeddings(host, tiny_decoder, kind):
     space = make(host, tiny_decoder, kind)
@@ -187,9 +197,9 @@ def test_only_a_joint_chart_is_trainable(host, tiny_decoder, kind, chart):
 def test_principal_directions_are_orthogonal_and_of_one_length(host, tiny_decoder, kind):
     space = make(host, tiny_decoder, kind, chart="principal")
     chart = next(iter(space.parameters())).detach()
-    gram = chart @ chart.T
-    size = chart.shape[1] / 8  # rows of unit length times (width / D)^½
-    torch.testing.assert_close(gram, size * torch.eye(8), atol=2e-3 * size, rtol=0)
+    gram, rows = chart @ chart.T, len(chart)
+    size = chart.shape[1] / rows  # rows of unit length times (width / D)^½
+    torch.testing.assert_close(gram, size * torch.eye(rows), atol=2e-3 * size, rtol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

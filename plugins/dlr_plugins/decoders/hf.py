@@ -16,6 +16,7 @@ from dlr_core.errors import ConfigError, ModelError
 from dlr_core.protocols import Steer
 from dlr_core.records import Completions, PromptCache
 from dlr_plugins.decoders.drawing import inverse_cdf
+from dlr_plugins.decoders.first_layer import Captured, FirstLayer
 from dlr_plugins.decoders.growing import growing_cache
 from dlr_plugins.decoders.loading import load
 
@@ -165,9 +166,7 @@ class HFDecoder:
 
     def extend(self, cache: PromptCache, embeds_NPH: Tensor) -> Tensor:
         """Final-norm states (N, P, H) of embeddings fed after a cache, which is left as it was."""
-        states: Tensor = self._feed(self.body, cache, embeds_NPH).last_hidden_state
-        self.usage.prefilled += states.shape[0] * states.shape[1]
-        return states
+        return self.grow(cache, embeds_NPH).states_NSH[:, -embeds_NPH.shape[1] :]
 
     def grow(self, cache: PromptCache, embeds_NPH: Tensor, steer: Steer | None = None) -> PromptCache:
         """The cache with embeddings fed after it; ``steer`` may change what enters each layer at their positions.
@@ -236,10 +235,10 @@ class HFDecoder:
     @torch.no_grad()
     def first_values(self, ids_M: Tensor) -> Tensor:
         """First-layer attention values (M, heads·width) of single tokens: what the token alone contributes."""
-        capture = _FirstLayer()
+        capture = FirstLayer()
         try:
             self.body(input_ids=ids_M[:, None], past_key_values=capture, use_cache=True)
-        except _Captured as caught:
+        except Captured as caught:
             return caught.values.flatten(1)
         raise ModelError(f"{type(self.body).__name__} never wrote to its key/value cache")
 
@@ -342,6 +341,15 @@ class HFDecoder:
         loss = torch.nn.functional.cross_entropy(logits[wanted].float() / temperature, ids_NL[wanted], reduction="none")
         return torch.zeros_like(mask_NL).masked_scatter(wanted, -loss).sum(1)
 
+    def logits(self, states_NPH: Tensor) -> Tensor:
+        """Logits (N, P, V) of the tokens that follow final-norm states; differentiable in the states.
+
+        What a model does to its logits after the head (a cap, a scale) is left out.
+        """
+        logits: Tensor = self.model.get_output_embeddings()(states_NPH)
+        self.usage.logits += states_NPH.shape[0] * states_NPH.shape[1] * (1 + logits.requires_grad)
+        return logits.float()
+
     def encode_targets(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Texts as completions with their end token: ids (N, L) and mask (N, L)."""
         end = int(self.end_ids[0])
@@ -359,21 +367,6 @@ class HFDecoder:
             digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}".encode())
             digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
         return digest.hexdigest()
-
-
-class _Captured(Exception):
-    """Carries the first layer's values out of a forward pass that need go no further."""
-
-    def __init__(self, values: Tensor) -> None:
-        super().__init__()
-        self.values = values
-
-
-class _FirstLayer(DynamicCache):  # type: ignore[misc]
-    """A cache that ends the forward pass at the first write."""
-
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
-        raise _Captured(value_states)
 
 
 def _layers(cache: DynamicCache) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -54,7 +54,6 @@ class InputSpace(nn.Module):
         embeds = self._embeds(actions_NTD)
         return PromptCache(question.keys, question.values, question.mask_NS, question.states_NSH, embeds, 0)
 
-    @torch.no_grad()
     def observe(self, cache: PromptCache, actions_NtD: Tensor) -> Tensor:
         """State of anchor token t, fed without a residual after the t latents before it."""
         done = actions_NtD.shape[1]

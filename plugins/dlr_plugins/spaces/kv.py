@@ -79,7 +79,6 @@ class KVSpace(nn.Module):
             tuple(keys), tuple(values), cache.mask_NS, cache.states_NSH, cache.pending_NPH, cache.num_latents
         )
 
-    @torch.no_grad()
     def observe(self, cache: PromptCache, actions_NtD: Tensor) -> Tensor:
         """State of anchor token t as a probe over the question and the residual-carrying positions before it."""
         start = cache.mask_NS.shape[1] - self.num_latents

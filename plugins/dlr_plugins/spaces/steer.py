@@ -105,7 +105,6 @@ class SteerSpace(nn.Module):
             grown.keys, grown.values, grown.mask_NS, grown.states_NSH, cache.pending_NPH, self.num_latents
         )
 
-    @torch.no_grad()
     def observe(self, cache: PromptCache, actions_NtD: Tensor) -> Tensor:
         """State of anchor token t, run without a direction after the t steered positions before it."""
         done = actions_NtD.shape[1]
