@@ -1,15 +1,36 @@
 """One training step's chains and outcomes, as estimators and contrastive objectives see them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dlr_core.advantages import corrected_values, leave_one_out
-from dlr_core.protocols import ChainBatch
+from dlr_core.protocols import ChainBatch, Decoder, Space
+from dlr_core.records import Completions, PromptCache
 
 WeightedLogProb = Callable[[Tensor, Tensor], Tensor]
+Verify = Callable[[Sequence[int], Completions], Tensor]
+
+
+@dataclass(frozen=True)
+class MainModel:
+    """The frozen model and a step's questions, for an objective that asks more of it than the step decoded."""
+
+    decoder: Decoder
+    space: Space
+    questions: list[str]
+    """B texts, as they are asked."""
+    cache: PromptCache
+    """Prompts of the distinct ones, with the anchor and without latents."""
+    rows_B: Tensor
+    """Which prompt each question has."""
+    max_new_tokens: int
+    verify: Verify
+    """(the question each row answers, completions) → 1.0 where right and in format, else 0.0; no answer is told."""
+    generator: torch.Generator
+    """The run's own, on the CPU: what is drawn from it comes out again when the run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +62,8 @@ class StepBatch:
     """(latents_NTD, weights_BK) → Σ w·log p_M(completion | x, a): rows of weight 0 cost nothing."""
     weighted_gold_log_prob: WeightedLogProb
     """(latents_NTD, weights_BK) → Σ w·log p_M(gold answer | x, a). Never called unless gold answers may be seen."""
+    main: MainModel | None = None
+    """Always there in a run; None where a batch is made up without a model."""
 
     @property
     def group_size(self) -> int:

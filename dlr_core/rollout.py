@@ -1,6 +1,6 @@
 """Collecting one step's chains: sample G, choose K, decode them in the environment, hand over the outcome."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from dlr_core.advantages import dead_groups
-from dlr_core.batch import StepBatch
+from dlr_core.batch import MainModel, StepBatch
 from dlr_core.cost import Ledger
 from dlr_core.diversity import diversity
 from dlr_core.errors import PluginError
 from dlr_core.protocols import Assistant, ChainBatch, Scorer
-from dlr_core.records import Sample
+from dlr_core.records import Completions, Sample
 from dlr_core.selection import inclusion_probabilities, systematic_sample
 from dlr_core.splits import normalise
 
@@ -94,6 +94,7 @@ class Collector:
         questions = [normalise(item.question) for item in self.env.groups]
         rows = len(states_BSH)
         chains = self.sample(states_BSH, mask_BS, self.noise(rows * self.samples))
+        main = self._main_model()
         latents_BGTD = chains.actions_NTD.detach().unflatten(0, (rows, -1))
         predictions_BG = self._predict(states_BSH, mask_BS, latents_BGTD)
         inclusion_BG = inclusion_probabilities(predictions_BG, self.decodes)
@@ -133,8 +134,21 @@ class Collector:
             old_log_prob_BGT=chains.policy.log_prob(chains.pre_NTD).detach().unflatten(0, (rows, -1)),
             weighted_completion_log_prob=self._weighted_completion,
             weighted_gold_log_prob=self._weighted_gold,
+            main=main,
         )
         return Rollout(batch, samples)
+
+    def _main_model(self) -> MainModel:
+        """The frozen model on the questions that the environment is on now."""
+        engine, items, decodes = self.env.engine, self.env.groups, self.decodes
+
+        def verify(rows_N: Sequence[int], completions: Completions) -> Tensor:
+            return correctness(engine.judge([items[row] for row in rows_N], completions)).to(self.device)
+
+        return MainModel(
+            engine.decoder, engine.space, [item.question for item in items], engine.cache, engine.rows_N[::decodes],
+            engine.max_new_tokens, verify, self.generator,
+        )  # fmt: skip
 
     @torch.no_grad()
     def _predict(self, states_BSH: Tensor, mask_BS: Tensor, latents_BGTD: Tensor) -> Tensor:

@@ -70,19 +70,22 @@ def reward(build: Build) -> None:
         require(float(part(sample)) == value, f"two calls on one sample differ: {sample}")
 
 
-def contrastive(build: Build) -> None:
-    """A finite scalar whose gradient reaches the latents, also where nothing is right."""
+def contrastive(build: Build, decoder: Any = None) -> None:
+    """A finite scalar whose gradient reaches the latents, also where nothing is right; the frozen model stays."""
     torch.manual_seed(0)
     part = build(**toy.SHAPE)
     require(isinstance(part, nn.Module), "a contrastive objective must be an nn.Module: its weights are trained")
+    before = None if decoder is None else decoder.fingerprint()
+    part = part if decoder is None else part.to(decoder.device)
     for correct in (MIXED, NOTHING_RIGHT):
-        batch, leaf = toy.batch(correct)
+        batch, leaf = toy.batch(correct, decoder)
         loss, logs = part(batch)
         _scalar(loss, logs)
         if loss.requires_grad:
             loss.backward()
             require(leaf.grad is None or bool(torch.isfinite(leaf.grad).all()), "gradients must be finite")
     _state_returns(part, build(**toy.SHAPE))
+    require(decoder is None or decoder.fingerprint() == before, "the frozen model was changed")
 
 
 def scorer(build: Build) -> None:
@@ -105,20 +108,22 @@ def scorer(build: Build) -> None:
     _state_returns(part, build(**toy.SHAPE))
 
 
-def estimator(build: Build) -> None:
-    """A finite scalar loss whose gradient reaches the latents or the policy."""
+def estimator(build: Build, decoder: Any = None) -> None:
+    """A finite scalar loss whose gradient reaches the latents or the policy; the frozen model stays as it was."""
     part = build()
     for flag in ("needs_completions", "needs_gold", "needs_sampling"):
         require(isinstance(getattr(part, flag, None), bool), f"expected a bool attribute {flag}")
-    batch, leaf = toy.batch(MIXED)
+    before = None if decoder is None else decoder.fingerprint()
+    batch, leaf = toy.batch(MIXED, decoder)
     loss, logs = part(batch)
     _scalar(loss, logs)
     require(loss.requires_grad, "the loss must be differentiable")
     loss.backward()
     require(leaf.grad is not None and bool(leaf.grad.abs().sum() > 0), "no gradient reaches the chains")
-    batch, leaf = toy.batch(NOTHING_RIGHT)
+    batch, leaf = toy.batch(NOTHING_RIGHT, decoder)
     loss, logs = part(batch)
     _scalar(loss, logs)
+    require(decoder is None or decoder.fingerprint() == before, "the frozen model was changed")
 
 
 def control(build: Build) -> None:
@@ -276,5 +281,5 @@ def _state_returns(part: Any, fresh: Any) -> None:
     saved = {key: value.clone() if isinstance(value, Tensor) else value for key, value in part.state_dict().items()}
     fresh.load_state_dict(saved)
     restored = fresh.state_dict()
-    same = all(torch.equal(value, restored[key]) for key, value in saved.items() if isinstance(value, Tensor))
+    same = all(torch.equal(value.cpu(), restored[key]) for key, value in saved.items() if isinstance(value, Tensor))
     require(same, "load_state_dict does not restore what state_dict gave")

@@ -25,6 +25,8 @@ CHECKS: dict[str, Callable[..., None]] = {
     "logger": checks.logger,
 }
 NEEDS_DECODER = ("space", "baseline", "refiner")
+MAY_ASK = ("contrastive", "estimator")
+"""Kinds whose parts may ask the frozen model (`asks_model`), and then need one to be checked."""
 NONSENSE = "no_such_option_at_all"
 
 
@@ -61,7 +63,8 @@ def check_component(host: PluginHost, entry: Entry, decoder: Any = None) -> Find
     found = CHECKS.get(entry.kind)
     if found is None:
         return Finding(entry.kind, entry.name, True, "no check for this kind")
-    if entry.kind in NEEDS_DECODER and decoder is None:
+    asks = entry.kind in NEEDS_DECODER or (entry.kind in MAY_ASK and getattr(entry.factory, "asks_model", False))
+    if asks and decoder is None:
         return Finding(entry.kind, entry.name, True, "not checked: it needs a main model")
     try:
         check_installed(entry)
@@ -77,7 +80,7 @@ def check_component(host: PluginHost, entry: Entry, decoder: Any = None) -> Find
         if not entry.summary:
             raise PluginError("the class has no docstring: `dlr list` would show nothing")
         _refuses_nonsense(host, entry)
-        if entry.kind in NEEDS_DECODER:
+        if asks:
             found(build, decoder)
         else:
             found(build)

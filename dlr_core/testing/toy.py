@@ -1,15 +1,16 @@
 """Made-up inputs of the shapes that parts receive."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dlr_core.batch import StepBatch
+from dlr_core.batch import MainModel, StepBatch
 from dlr_core.density import TanhGaussian
-from dlr_core.protocols import ChainBatch
-from dlr_core.records import PromptCache
+from dlr_core.protocols import ChainBatch, Space
+from dlr_core.records import Completions, PromptCache
 
 HIDDEN, LATENTS, WIDTH, GROUP = 12, 3, 4, 4
 SHAPE = {"hidden_size": HIDDEN, "num_latents": LATENTS, "latent_dim": WIDTH}
@@ -33,10 +34,8 @@ def noise(rows: int, seed: int = 1) -> Tensor:
 class Nudge:
     """A smallest latent space: every latent moves one pending token's embedding along random directions."""
 
-    num_latents, latent_dim = 2, 3
-
-    def __init__(self, decoder: Any) -> None:
-        self.decoder = decoder
+    def __init__(self, decoder: Any, num_latents: int = 2, latent_dim: int = 3) -> None:
+        self.decoder, self.num_latents, self.latent_dim = decoder, num_latents, latent_dim
         self.anchor_ids: list[int] = []
         self.pending_ids: list[int] = [*decoder.encode("=")[:1]] * self.num_latents
         generator = torch.Generator().manual_seed(3)
@@ -48,15 +47,37 @@ class Nudge:
         """Move the pending embeddings."""
         return replace(cache, pending_NPH=cache.pending_NPH + actions_NTD.to(self.chart_DH.dtype) @ self.chart_DH)
 
+    def observe(self, cache: PromptCache, actions_NtD: Tensor) -> Tensor:
+        """State at the first pending token that has not been moved yet."""
+        given = nn.functional.pad(actions_NtD, (0, 0, 0, 1)).to(self.chart_DH.dtype)
+        fed = cache.pending_NPH[:, : given.shape[1]] + given @ self.chart_DH
+        seen: Tensor = self.decoder.extend(cache, fed)[:, -1]
+        return seen
 
-def batch(correct: list[list[float]]) -> tuple[StepBatch, Tensor]:
+
+def main_model(decoder: Any, right: list[bool]) -> MainModel:
+    """A frozen model on the three questions, under :class:`Nudge`; every answer to those in ``right`` is right."""
+    space = Nudge(decoder, LATENTS, WIDTH)
+    cache = decoder.prefill(TEXTS, space.anchor_ids, space.pending_ids, space.num_latents)
+
+    def verify(rows_N: Sequence[int], completions: Completions) -> Tensor:
+        return torch.tensor([float(right[row]) for row in rows_N], device=decoder.device)
+
+    rows_B = torch.arange(len(TEXTS), device=decoder.device)
+    generator = torch.Generator().manual_seed(4)
+    return MainModel(decoder, cast(Space, space), TEXTS, cache, rows_B, 4, verify, generator)
+
+
+def batch(correct: list[list[float]], decoder: Any = None) -> tuple[StepBatch, Tensor]:
     """A step of three questions, four chains each, two decoded; and the leaf that its gradients flow to.
 
-    Completions' log-probabilities are made up, differentiable in the latents.
+    Completions' log-probabilities are made up, differentiable in the latents; with a ``decoder`` the frozen model can
+    be asked, and is right about the questions that have a correct chain.
     """
-    states_BSH, mask_BS = states()
-    leaf = (0.5 * noise(len(TEXTS) * GROUP, seed=2)).requires_grad_()
-    correct_BK = torch.tensor(correct)
+    device = decoder.device if decoder else torch.device("cpu")
+    states_BSH, mask_BS = (tensor.to(device) for tensor in states())
+    leaf = (0.5 * noise(len(TEXTS) * GROUP, seed=2)).to(device).requires_grad_()
+    correct_BK = torch.tensor(correct, device=device)
 
     def log_prob_BGT() -> Tensor:
         grouped: Tensor = -(leaf**2).sum(-1).unflatten(0, (len(TEXTS), GROUP))
@@ -70,9 +91,9 @@ def batch(correct: list[list[float]]) -> tuple[StepBatch, Tensor]:
         states_BSH=states_BSH,
         mask_BS=mask_BS,
         questions=TEXTS,
-        chosen_BK=torch.tensor([[0, 2]] * len(TEXTS)),
-        inclusion_BG=torch.full((len(TEXTS), GROUP), 0.5),
-        predictions_BG=torch.zeros(len(TEXTS), GROUP),
+        chosen_BK=torch.tensor([[0, 2]] * len(TEXTS), device=device),
+        inclusion_BG=torch.full((len(TEXTS), GROUP), 0.5, device=device),
+        predictions_BG=torch.zeros(len(TEXTS), GROUP, device=device),
         rewards_BK=correct_BK,
         correct_BK=correct_BK,
         repeat_BK=torch.zeros_like(correct_BK, dtype=torch.bool),
@@ -80,6 +101,7 @@ def batch(correct: list[list[float]]) -> tuple[StepBatch, Tensor]:
         old_log_prob_BGT=log_prob_BGT().detach(),
         weighted_completion_log_prob=weighted,
         weighted_gold_log_prob=weighted,
+        main=main_model(decoder, correct_BK.any(1).tolist()) if decoder else None,
     )
     return made, leaf
 

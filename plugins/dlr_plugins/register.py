@@ -67,6 +67,7 @@ def dlr_register_reward(register: Register) -> None:
 def dlr_register_contrastive(register: Register) -> None:
     """Contrastive objectives."""
     from dlr_plugins.contrastive.bidirectional import Bidirectional
+    from dlr_plugins.contrastive.laser import LaSER
     from dlr_plugins.contrastive.none import NoContrast
     from dlr_plugins.contrastive.supcon import SupCon
     from dlr_plugins.contrastive.uniformity import Uniformity
@@ -74,6 +75,7 @@ def dlr_register_contrastive(register: Register) -> None:
     register("bidirectional", Bidirectional)
     register("supcon", SupCon)
     register("uniformity", Uniformity)
+    register("laser", LaSER)
     register("none", NoContrast)
 
 

@@ -322,3 +322,43 @@ def test_a_specification_and_an_unknown_plugin():
     assert "must be positive" in finding(env=spec).reason
     with pytest.raises(ConfigError, match="no loaded plugin named 'nobody'"):
         check_plugin(offering(env=spec), "nobody")
+
+
+class Asking(torch.nn.Module):
+    """An objective that reads what the frozen model is asked."""
+
+    asks_model = True
+
+    def __init__(self, hidden_size, num_latents, latent_dim):
+        super().__init__()
+
+    def forward(self, batch):
+        main = batch.main
+        cache = main.cache.select(main.rows_B)
+        ready = main.space.inject(cache, batch.chains.actions_NTD[:: batch.group_size])
+        done = main.decoder.decode(ready, main.max_new_tokens)
+        right = main.verify(range(len(main.questions)), done)
+        return -(main.decoder.log_prob(ready, done.ids_NL, done.mask_NL) * right).sum(), {"right": float(right.sum())}
+
+
+def test_what_asks_the_frozen_model_is_checked_with_one_or_not_at_all(tiny_decoder):
+    found = finding(contrastive=Asking)
+    assert found.ok
+    assert found.reason == "not checked: it needs a main model"
+    (found,) = check_plugin(offering(contrastive=Asking), "stranger", tiny_decoder)
+    assert found.ok
+    assert not found.reason
+
+
+def test_an_objective_that_changes_the_frozen_model_fails(tiny_model):
+    class Meddler(Asking):
+        """Trains what it must not."""
+
+        def forward(self, batch):
+            with torch.no_grad():
+                batch.main.decoder.embedding_table()[0] += 1e-3
+            return super().forward(batch)
+
+    own = PluginHost.from_entry_points().create("decoder", "hf", {"model": str(tiny_model)})
+    (found,) = check_plugin(offering(contrastive=Meddler), "stranger", own)
+    assert found.reason == "the frozen model was changed"

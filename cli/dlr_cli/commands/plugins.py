@@ -49,7 +49,7 @@ def listing(
 def check(
     plugin: Annotated[str, typer.Argument(help="Plugin's name, as `dlr plugins list` shows it.")],
     main_model: Annotated[
-        str | None, typer.Option(help="Frozen model for parts that need one (spaces); without it they are left out.")
+        str | None, typer.Option(help="Frozen model for parts that need one, as spaces do; else they are left out.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
