@@ -74,7 +74,7 @@ class Evaluator:
 
         Every set is charged the whole prefill, as if it were alone.
         """
-        decoder, space = self.engine.decoder, self.engine.space
+        decoder = self.engine.decoder
         samples: dict[str, list[Sample]] = {name: [] for name in chains}
         flops = dict.fromkeys(chains, 0)
         for start in range(0, len(items), self.batch):
@@ -85,7 +85,7 @@ class Evaluator:
             for name, latents_NTD in chains.items():
                 before = decoder.usage.copy()
                 actions = torch.as_tensor(latents_NTD[start : start + self.batch], device=decoder.device)
-                done = decoder.decode(space.inject(cache, actions), self.engine.max_new_tokens)
+                done = decoder.decode(self.engine.inject(cache, actions), self.engine.max_new_tokens)
                 samples[name] += self.engine.judge(chunk, done)
                 flops[name] += prefill + self._flops_since(before)
         return {name: Answers(samples[name], flops[name]) for name in chains}

@@ -6,9 +6,10 @@ prompt positions, L completion tokens, V vocabulary.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -72,6 +73,27 @@ class Completions:
 
 
 @dataclass(frozen=True)
+class Trunk:
+    """Beginnings of prompts, each held once however many rows go on from it."""
+
+    keys: tuple[Tensor, ...]
+    """One (U, kv heads, length, head width) tensor per layer."""
+    values: tuple[Tensor, ...]
+    rows_N: Tensor
+    """int64: which of the U beginnings each row goes on from."""
+
+    @property
+    def length(self) -> int:
+        """Positions of each."""
+        return int(self.keys[0].shape[2])
+
+    def crop(self, end: int) -> "Trunk":
+        """The first ``end`` positions at most."""
+        keys, values = (tuple(tensor[:, :, :end] for tensor in tensors) for tensors in (self.keys, self.values))
+        return Trunk(keys, values, self.rows_N)
+
+
+@dataclass(frozen=True)
 class PromptCache:
     """What the frozen model remembers of a batch of prompts; rows are left-padded.
 
@@ -88,6 +110,8 @@ class PromptCache:
     """Final-norm hidden states of every cached position (arbitrary on padding)."""
     pending_NPH: Tensor
     num_latents: int
+    trunk: Trunk | None = None
+    """What rows have in common. With one, keys and values hold the positions after it; all else covers both."""
 
     @property
     def rows(self) -> int:
@@ -100,7 +124,7 @@ class PromptCache:
         return (self.mask_NS.cumsum(1) - 1).clamp(min=0)
 
     def select(self, rows_M: Tensor) -> "PromptCache":
-        """The cache of chosen rows, repeats allowed: how chains share their question's prefill."""
+        """The cache of chosen rows, repeats allowed; a trunk is held by both."""
         return PromptCache(
             tuple(k[rows_M] for k in self.keys),
             tuple(v[rows_M] for v in self.values),
@@ -108,17 +132,40 @@ class PromptCache:
             self.states_NSH[rows_M],
             self.pending_NPH[rows_M],
             self.num_latents,
+            self.trunk and replace(self.trunk, rows_N=self.trunk.rows_N[rows_M]),
         )
+
+    def share(self, rows_M: Tensor) -> "PromptCache":
+        """The cache of chosen rows; only their latent positions are copied: many chains, one copy of each question."""
+        if self.trunk is not None:
+            return self.select(rows_M)
+        start = self.mask_NS.shape[1] - self.num_latents
+        own = replace(
+            self, keys=tuple(k[:, :, start:] for k in self.keys), values=tuple(v[:, :, start:] for v in self.values)
+        ).select(rows_M)
+        return replace(own, trunk=Trunk(self.keys, self.values, rows_M).crop(start))
+
+    def whole(self) -> "PromptCache":
+        """The same without a trunk: every row has all its positions to itself."""
+        if self.trunk is None:
+            return self
+        rows_N = self.trunk.rows_N
+        keys = (torch.cat([t[rows_N], k], 2) for t, k in zip(self.trunk.keys, self.keys, strict=True))
+        values = (torch.cat([t[rows_N], v], 2) for t, v in zip(self.trunk.values, self.values, strict=True))
+        return replace(self, keys=tuple(keys), values=tuple(values), trunk=None)
 
     def crop(self, end: int) -> "PromptCache":
         """The first ``end`` positions, none of them latent any more."""
+        trunk = self.trunk and self.trunk.crop(end)
+        left = end - (trunk.length if trunk else 0)
         return PromptCache(
-            tuple(k[:, :, :end] for k in self.keys),
-            tuple(v[:, :, :end] for v in self.values),
+            tuple(k[:, :, :left] for k in self.keys),
+            tuple(v[:, :, :left] for v in self.values),
             self.mask_NS[:, :end],
             self.states_NSH[:, :end],
             self.pending_NPH,
             0,
+            trunk,
         )
 
     def question_states(self) -> tuple[Tensor, Tensor]:

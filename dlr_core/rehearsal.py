@@ -139,7 +139,7 @@ class Rehearsal:
             noise_NSH = torch.randn(states_NSH.shape, generator=self.collector.generator).to(states_NSH.device)
             states_NSH = states_NSH + self.settings.blur * spread(states_NSH, mask_NS) * noise_NSH
         chains = self.collector.sample(states_NSH, mask_NS, self._noise(count))
-        ready = self.env.engine.space.inject(cache, chains.actions_NTD)
+        ready = self.env.engine.inject(cache, chains.actions_NTD)
         nll_N = -self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
         self.buffer.reweigh((nll_N.detach().clamp(*SURPRISE) ** self.settings.priority).tolist())
         nll = nll_N.mean()

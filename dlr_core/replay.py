@@ -58,15 +58,18 @@ class ReplayBuffer:
         self.entries = [*self.entries, success][-self.capacity :]
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[PromptCache, Tensor, Tensor]:
-        """Prompts of ``count`` successes (with replacement), their ids (count, L) and mask."""
+        """Prompts of ``count`` successes (with replacement), each held once, their ids (count, L) and mask."""
         weights = torch.tensor([entry.weight for entry in self.entries])
         self.drawn = torch.multinomial(weights, count, replacement=True, generator=generator).tolist()
         chosen = [self.entries[i] for i in self.drawn]
         length = max(len(entry.ids) for entry in chosen)
+        prompts = {(entry.prompt.cohort, entry.prompt.row): entry.prompt.cache for entry in chosen}
+        place = {key: number for number, key in enumerate(prompts)}
         device = chosen[0].prompt.cache.mask_NS.device
+        rows = torch.tensor([place[entry.prompt.cohort, entry.prompt.row] for entry in chosen], device=device)
         ids = torch.tensor([[*e.ids, *[e.ids[-1]] * (length - len(e.ids))] for e in chosen], device=device)
         mask = torch.tensor([[1.0] * len(e.ids) + [0.0] * (length - len(e.ids)) for e in chosen], device=device)
-        return stack([entry.prompt.cache for entry in chosen]), ids, mask
+        return stack(list(prompts.values())).share(rows), ids, mask
 
     def reweigh(self, weights: Sequence[float]) -> None:
         """New weights of the entries that were drawn last, one per draw."""

@@ -80,6 +80,21 @@ class Engine:
         space = self.space
         return self.decoder.prefill(questions, space.anchor_ids, space.pending_ids, space.num_latents)
 
+    def inject(self, cache: PromptCache, latents_NTD: Tensor, rows_N: Tensor | None = None) -> PromptCache:
+        """Prompts of N chains with their latents in; what chains of one question share is held once, where it can be.
+
+        Args:
+            cache: prompts without latents.
+            latents_NTD: one chain for each.
+            rows_N: which prompt each chain has; one after another if None.
+        """
+        able = all(getattr(part, "shares_prompts", False) for part in (self.space, self.decoder))
+        if able:
+            cache = cache.share(torch.arange(cache.rows, device=cache.mask_NS.device) if rows_N is None else rows_N)
+        elif rows_N is not None:
+            cache = cache.select(rows_N)
+        return self.space.inject(cache if able else cache.whole(), latents_NTD)
+
     @torch.no_grad()
     def _observe(self) -> Floats:
         if self.actions_NtD.shape[1] == 0:  # nothing tells the chains of one question apart yet
@@ -116,7 +131,7 @@ class Engine:
 
     @torch.no_grad()
     def _finish(self, generators: Sequence[np.random.Generator]) -> Outcome:
-        ready = self.space.inject(self.cache.select(self.rows_N), self.actions_NtD)
+        ready = self.inject(self.cache, self.actions_NtD, self.rows_N)
         asked = getattr(self.reward, "needs_entropy", False) and getattr(self.decoder, "reports_entropy", False)
         more = {"entropy": True} if asked else {}
         completions = self.decoder.decode(ready, self.max_new_tokens, self.temperature, generators, **more)
@@ -188,7 +203,7 @@ class Engine:
             opening: text that every completion begins with; it counts as part of the completion.
         """
         generators = [np.random.default_rng((seed, number)) for number in range(len(items))]
-        ready = self.space.inject(cache.select(rows_N), latents_NTD)
+        ready = self.inject(cache, latents_NTD, rows_N)
         ids = torch.tensor(self.decoder.encode(opening), dtype=torch.long, device=self.decoder.device)
         given_NPH = self.decoder.embedding_table()[ids].expand(len(items), -1, -1)
         ready = replace(ready, pending_NPH=torch.cat([ready.pending_NPH, given_NPH], 1))

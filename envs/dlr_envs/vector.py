@@ -167,7 +167,7 @@ class LatentVectorEnv(VectorEnv[Any, Any, Any]):
             raise ConfigError("log_prob needs finished episodes: call step first")
         done = self.finished
         rows = torch.arange(self.num_envs, device=done.rows_N.device) if rows is None else rows
-        ready = self.engine.space.inject(done.cache.select(done.rows_N[rows]), actions_NTD)
+        ready = self.engine.inject(done.cache, actions_NTD, done.rows_N[rows])
         mask_NL = done.completions.mask_NL[rows][:, : completion_ids_NL.shape[1]]
         return self.engine.decoder.log_prob(ready, completion_ids_NL, mask_NL, self.engine.temperature or 1.0)
 
@@ -177,7 +177,7 @@ class LatentVectorEnv(VectorEnv[Any, Any, Any]):
         rows = torch.arange(self.num_envs, device=engine.rows_N.device) if rows is None else rows
         texts = [engine.task.gold_text(engine.items[int(row)]) for row in rows]
         ids_NL, mask_NL = engine.decoder.encode_targets(texts)
-        ready = engine.space.inject(engine.cache.select(engine.rows_N[rows]), actions_NTD)
+        ready = engine.inject(engine.cache, actions_NTD, engine.rows_N[rows])
         return engine.decoder.log_prob(ready, ids_NL, mask_NL)
 
     # ---- for exact resume ----------------------------------------------------------------------------------------

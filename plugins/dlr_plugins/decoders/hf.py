@@ -1,8 +1,11 @@
 """The frozen main model on Transformers: any causal language model with a plain key/value cache."""
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,14 @@ from dlr_core.cost import TokenFlops, Usage
 from dlr_core.errors import ConfigError, ModelError
 from dlr_core.protocols import Steer
 from dlr_core.records import Completions, PromptCache
-from dlr_plugins.decoders.drawing import inverse_cdf
+from dlr_plugins.decoders.abreast import abreast, workers_for
+from dlr_plugins.decoders.copied_prompts import CopiedStepper, copied_log_prob, feed_after
+from dlr_plugins.decoders.drafting import Choice, Draft, Stepper, write
 from dlr_plugins.decoders.first_layer import Captured, FirstLayer
-from dlr_plugins.decoders.growing import growing_cache
 from dlr_plugins.decoders.loading import load
+from dlr_plugins.decoders.replaceable import replace_attention
+from dlr_plugins.decoders.shared_stepper import SharedStepper
+from dlr_plugins.decoders.teacher_forced import TeacherForced
 
 BEGINNINGS = 8
 """Beginnings of prompts that are kept (one wording of a task has one, most of the time)."""
@@ -51,7 +58,8 @@ class HFDecoder:
         self.usage = Usage()
         self.flops_per_token = self._flops_per_token()
         self._beginnings: dict[tuple[int, ...], tuple[list[tuple[Tensor, Tensor]], Tensor]] = {}
-        self.kv_sizes, self._template = self._probe()
+        self.kv_sizes, self._template, probe = self._probe()
+        self.shares_prompts = self._can_share(probe)
 
     def _end_ids(self) -> Tensor:
         ends = self.model.generation_config.eos_token_id
@@ -66,8 +74,8 @@ class HFDecoder:
         matrices = [p.numel() for p in self.body.parameters() if p.dim() > 1 and id(p) not in tables]
         return TokenFlops(2 * sum(matrices), 2 * self.model.get_output_embeddings().weight.numel())
 
-    def _probe(self) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
-        """Key/value sizes of every layer, and the tokens with which every prompt of the chat template begins."""
+    def _probe(self) -> tuple[list[tuple[int, int]], tuple[int, ...], PromptCache]:
+        """Key/value sizes of every layer, the tokens with which every prompt of the chat template begins, a prompt."""
         first, second = self.prompt_ids("a"), self.prompt_ids("b")
         same = common_prefix([first, second])
         with torch.no_grad():
@@ -76,7 +84,19 @@ class HFDecoder:
         if not layers or any(type(layer).__name__ != "DynamicLayer" for layer in layers):
             kinds = sorted({type(layer).__name__ for layer in layers}) or ["none"]
             raise ModelError(f"expected a main model with a plain key/value cache, got layers {', '.join(kinds)}")
-        return [(layer.keys.shape[1], layer.keys.shape[3]) for layer in layers], tuple(first[:same])
+        sizes = [(layer.keys.shape[1], layer.keys.shape[3]) for layer in layers]
+        states, mask_NS = out.last_hidden_state, torch.ones(1, len(first), dtype=torch.long, device=self.device)
+        return sizes, tuple(first[:same]), PromptCache(*_layers(out.past_key_values), mask_NS, states, states[:, :0], 0)
+
+    def _can_share(self, prompt: PromptCache) -> bool:
+        """Whether chains can share prompts on this model; where they cannot, the reason is logged."""
+        end_1 = self.end_ids[:1]
+        reason, plain_head = replace_attention(self.model, prompt, torch.cat([end_1, torch.zeros_like(end_1)]))
+        if reason is not None:
+            name = type(self.model).__name__
+            logging.getLogger(__name__).warning("%s: every chain copies its prompt: %s", name, reason)
+        self._teacher = TeacherForced(self.model, self.flops_per_token.body, plain_head)
+        return reason is None
 
     # ---- text ----------------------------------------------------------------------------------------------------
 
@@ -175,7 +195,7 @@ class HFDecoder:
         latent: the caller says so.
         """
         with self._steered(steer):
-            out = self._feed(self.body, cache, embeds_NPH)
+            out = feed_after(self.body, cache, embeds_NPH)
         keys, values = _layers(out.past_key_values)
         states: Tensor = out.last_hidden_state
         count = states.shape[0] * states.shape[1]
@@ -220,17 +240,6 @@ class HFDecoder:
             if isinstance(module, torch.nn.ModuleList) and len(module) == len(self.kv_sizes):
                 return module
         raise ModelError(f"no stack of {len(self.kv_sizes)} layers found on {type(self.body).__name__}")
-
-    def _feed(self, module: Any, cache: PromptCache, embeds_NPH: Tensor, **kwargs: Any) -> Any:
-        mask = torch.cat([cache.mask_NS, cache.mask_NS.new_ones(embeds_NPH.shape[:2])], 1)
-        return module(
-            inputs_embeds=embeds_NPH,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1)[:, -embeds_NPH.shape[1] :],
-            past_key_values=_dynamic(cache),
-            use_cache=True,
-            **kwargs,
-        )
 
     @torch.no_grad()
     def first_values(self, ids_M: Tensor) -> Tensor:
@@ -284,42 +293,20 @@ class HFDecoder:
         """
         if temperature > 0 and (generators is None or len(generators) != cache.rows):
             raise ConfigError(f"sampling needs one generator per row: expected {cache.rows}")
-        end = int(self.end_ids[0])
-        ids_NL = torch.full((cache.rows, max_new_tokens), end, device=self.device)
-        mask_NL = torch.zeros(cache.rows, max_new_tokens, device=self.device)
-        entropy_N = torch.zeros(cache.rows, device=self.device)
-        alive = torch.arange(cache.rows, device=self.device)
-        embeds, mask_NS = cache.pending_NPH, cache.mask_NS
-        kv = growing_cache(cache, embeds.shape[1] + max_new_tokens)
-        for step in range(max_new_tokens):
-            mask_NS = torch.cat([mask_NS, mask_NS.new_ones(embeds.shape[:2])], 1)
-            out = self.model(
-                inputs_embeds=embeds,
-                attention_mask=mask_NS,
-                position_ids=(mask_NS.cumsum(1) - 1)[:, -embeds.shape[1] :],
-                past_key_values=kv,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            self.usage.decoded += embeds.shape[0] * embeds.shape[1]
-            self.usage.logits += embeds.shape[0]
-            logits = out.logits[:, -1].float()
-            if entropy:
-                spread = logits.log_softmax(-1)
-                entropy_N[alive] -= (spread.exp() * spread).sum(-1)
-            if temperature == 0:
-                token = logits.argmax(-1)
-            else:
-                draws = [generators[row].random() for row in alive.tolist()]  # type: ignore[index]
-                token = inverse_cdf(logits / temperature, torch.tensor(draws, device=self.device))
-            ids_NL[alive, step], mask_NL[alive, step] = token, 1.0
-            going = ~torch.isin(token, self.end_ids)
-            if not bool(going.any()):
-                break
-            if not bool(going.all()):
-                alive, token, mask_NS = alive[going], token[going], mask_NS[going]
-                kv.batch_select_indices(going.nonzero()[:, 0])
-            embeds = self.model.get_input_embeddings()(token)[:, None]
+        stepper: type[Stepper] = CopiedStepper
+        if self.shares_prompts:
+            stepper, cache = SharedStepper, cache if cache.trunk else cache.share(self._rows(cache))
+        cache = replace(cache, states_NSH=cache.states_NSH[:, :0])
+        draft = Draft.blank(cache.rows, max_new_tokens, int(self.end_ids[0]), self.device)
+        choice = Choice(temperature, generators, entropy)
+        write_rows = partial(self._write, cache, stepper, draft, choice)
+        flops = cache.rows * self.flops_per_token.body
+        workers = workers_for(self.device, cache.rows, flops) if self.shares_prompts else 1
+        rows_N = self._rows(cache) if workers == 1 or not cache.trunk else cache.trunk.rows_N.argsort(stable=True)
+        for fed, read in abreast([partial(write_rows, part) for part in rows_N.chunk(workers)], workers):
+            self.usage.decoded += fed
+            self.usage.logits += read
+        ids_NL, mask_NL, entropy_N = draft.ids_NL, draft.mask_NL, draft.entropy_N
         length = int(mask_NL.sum(1).max())
         ids_NL, mask_NL = ids_NL[:, :length], mask_NL[:, :length]
         ended_N = (torch.isin(ids_NL, self.end_ids) & mask_NL.bool()).any(1)
@@ -330,16 +317,21 @@ class HFDecoder:
         return Completions(ids_NL, mask_NL, texts, ended_N, entropy_N / mask_NL.sum(1) if entropy else None)
 
     def log_prob(self, cache: PromptCache, ids_NL: Tensor, mask_NL: Tensor, temperature: float = 1.0) -> Tensor:
-        """Log-probability (N,) in nats of completions, one teacher-forced pass; differentiable in what was injected."""
-        inputs = torch.cat([cache.pending_NPH, self.model.get_input_embeddings()(ids_NL[:, :-1])], 1)
-        logits = self._feed(self.model, cache, inputs, logits_to_keep=ids_NL.shape[1]).logits
-        back = logits.requires_grad
-        self.usage.scored += inputs.shape[0] * inputs.shape[1]
-        self.usage.backpropagated += inputs.shape[0] * inputs.shape[1] * back
-        self.usage.logits += ids_NL.numel() * (1 + back)
-        wanted = mask_NL.bool()
-        loss = torch.nn.functional.cross_entropy(logits[wanted].float() / temperature, ids_NL[wanted], reduction="none")
-        return torch.zeros_like(mask_NL).masked_scatter(wanted, -loss).sum(1)
+        """Log-probability (N,) in nats of completions, teacher-forced; differentiable in what was injected."""
+        if self.shares_prompts:
+            return self._teacher.log_prob(cache, ids_NL, mask_NL, temperature, self.usage)
+        return copied_log_prob(self.model, cache, ids_NL, mask_NL, temperature, self.usage)
+
+    @torch.no_grad()
+    def _write(self, cache: PromptCache, stepper: Any, draft: Draft, choice: Choice, rows_R: Tensor) -> tuple[int, int]:
+        """Complete some rows."""
+        part = cache if torch.equal(rows_R, self._rows(cache)) else cache.select(rows_R)
+        started = stepper(self.model, part, part.pending_NPH.shape[1] + draft.ids_NL.shape[1])
+        embed = self.model.get_input_embeddings()
+        return write(draft, rows_R, started, part.pending_NPH, choice, embed, self.end_ids)
+
+    def _rows(self, cache: PromptCache) -> Tensor:
+        return torch.arange(cache.rows, device=cache.mask_NS.device)
 
     def logits(self, states_NPH: Tensor) -> Tensor:
         """Logits (N, P, V) of the tokens that follow final-norm states; differentiable in the states.
@@ -371,14 +363,6 @@ class HFDecoder:
 
 def _layers(cache: DynamicCache) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     return tuple(layer.keys for layer in cache.layers), tuple(layer.values for layer in cache.layers)
-
-
-def _dynamic(cache: PromptCache) -> DynamicCache:
-    """A fresh Transformers cache over the same tensors: it grows by concatenation, so the original stays as it is."""
-    fresh = DynamicCache()
-    for layer, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):
-        fresh.update(key, value, layer)
-    return fresh
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:

@@ -1,6 +1,7 @@
 """Latents as residuals on the input embeddings of the latent positions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from pydantic import Field
@@ -14,6 +15,9 @@ from dlr_plugins.spaces.charts import principal_directions, random_directions
 
 class InputSpace(nn.Module):
     """e_t += radius · (a_t ⊙ s) Bᵀ: B spans the top-D principal directions of the token-embedding table."""
+
+    shares_prompts = True
+    """Whether ``inject`` takes prompts that share a trunk (:meth:`dlr_core.records.PromptCache.share`)."""
 
     class Options(SpaceOptions):
         """Settings of ``input``."""
@@ -50,9 +54,7 @@ class InputSpace(nn.Module):
 
     def inject(self, cache: PromptCache, actions_NTD: Tensor) -> PromptCache:
         """Drop the anchor's plain positions and leave its embeddings with residuals to be fed."""
-        question = self._question(cache)
-        embeds = self._embeds(actions_NTD)
-        return PromptCache(question.keys, question.values, question.mask_NS, question.states_NSH, embeds, 0)
+        return replace(self._question(cache), pending_NPH=self._embeds(actions_NTD))
 
     def observe(self, cache: PromptCache, actions_NtD: Tensor) -> Tensor:
         """State of anchor token t, fed without a residual after the t latents before it."""

@@ -1,6 +1,7 @@
 """Latents as residuals on the keys and values of the latent positions, in every layer of the frozen model."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from pydantic import Field
@@ -22,6 +23,8 @@ class KVSpace(nn.Module):
     """
 
     scale: Tensor
+    shares_prompts = True
+    """Whether ``inject`` takes prompts that share a trunk (:meth:`dlr_core.records.PromptCache.share`)."""
 
     class Options(SpaceOptions):
         """Settings of ``kv``."""
@@ -67,17 +70,19 @@ class KVSpace(nn.Module):
         stop = start + actions_NtD.shape[1]
         delta = self.options.radius * (actions_NtD.float() @ self.chart_DW).to(cache.keys[0].dtype)
         parts = [part * float_s for part, float_s in zip(delta.split(self.widths, -1), self.scale, strict=True)]
+        if cache.trunk is not None and start < cache.trunk.length:
+            cache = cache.whole()
+        begin = start - (cache.trunk.length if cache.trunk else 0)
+        end = begin + actions_NtD.shape[1]
         positions = cache.positions_NS[:, start:stop]
         keys, values = [], []
         for layer, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):
             shape = (key.shape[1], key.shape[3])
             dk = self.decoder[0].rotate(parts[2 * layer].unflatten(-1, shape), positions).transpose(1, 2)
             dv = parts[2 * layer + 1].unflatten(-1, shape).transpose(1, 2)
-            keys.append(torch.cat([key[:, :, :start], key[:, :, start:stop] + dk, key[:, :, stop:]], 2))
-            values.append(torch.cat([value[:, :, :start], value[:, :, start:stop] + dv, value[:, :, stop:]], 2))
-        return PromptCache(
-            tuple(keys), tuple(values), cache.mask_NS, cache.states_NSH, cache.pending_NPH, cache.num_latents
-        )
+            keys.append(torch.cat([key[:, :, :begin], key[:, :, begin:end] + dk, key[:, :, end:]], 2))
+            values.append(torch.cat([value[:, :, :begin], value[:, :, begin:end] + dv, value[:, :, end:]], 2))
+        return replace(cache, keys=tuple(keys), values=tuple(values))
 
     def observe(self, cache: PromptCache, actions_NtD: Tensor) -> Tensor:
         """State of anchor token t as a probe over the question and the residual-carrying positions before it."""

@@ -1,0 +1,246 @@
+"""Attention of many chains to prompts that are held once.
+
+Everything in a language model but attention works token by token. So all chains' new tokens are fed as one row
+(1, M, H) without padding, and attention alone knows which chain each belongs to: it scores a chain's tokens against its
+prompt's keys, held once for all chains that go on from it, and against the chain's own keys, and takes one softmax over
+both. It is registered with Transformers under :data:`NAME`; outside :meth:`Chains.read` it is Transformers' own.
+"""
+
+from collections import Counter
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from dlr_core.errors import ModelError
+from dlr_core.records import PromptCache
+from dlr_plugins.decoders.grouping import arrange
+
+NAME = "dlr_shared_prompts"
+CHANGES = ("softcap", "s_aux", "position_bias", "sliding_window", "indices")
+"""Arguments with which a model asks for another attention than the plain one."""
+_reading: ContextVar["Chains | None"] = ContextVar("reading", default=None)
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What Transformers calls in every layer.
+
+    Raises:
+        ModelError: the model asks for an attention that chains on shared prompts do not have.
+    """
+    chains = _reading.get()
+    if chains is None:
+        plain: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return plain
+    asked = [name for name in CHANGES if kwargs.get(name) is not None]
+    if asked:
+        raise ModelError(f"its attention has {', '.join(asked)}")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return chains.attend(query[0] * scale, key[0], value[0])[None], None
+
+
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+class _NewOnly(DynamicCache):  # type: ignore[misc]
+    """Hands a layer's new keys and values on as they are; the chains keep them."""
+
+    def __init__(self, chains: "Chains") -> None:
+        super().__init__()
+        self.chains = chains
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        self.chains.layer = layer_idx
+        return key_states, value_states
+
+
+class Chains:
+    """R rows that go on from prompts, and what each has of its own: Z slots, as many for every prompt.
+
+    ``place_R`` is each row's slot. A slot's own keys and values are what the cache holds of it, then the tokens read.
+    """
+
+    def __init__(self, cache: PromptCache, room: int = 0) -> None:
+        """Arrange a cache's rows.
+
+        Args:
+            cache: left as it is.
+            room: tokens per row that can be read one pass after another, without gradients; with 0 there is one
+                pass, differentiable in the cache.
+        """
+        trunk = cache.trunk if cache.trunk is not None and cache.trunk.length else None
+        prompts = list(range(cache.rows)) if trunk is None else trunk.rows_N.tolist()
+        groups, self.size, slots = arrange(prompts)
+        self.groups, device = len(groups), cache.mask_NS.device
+        self.place_R = torch.tensor(slots, device=device)
+        self.in_order = slots == list(range(self.groups * self.size))
+        self.next_R = cache.mask_NS.sum(1)
+        """Position of every row's next token in its own text."""
+        start = 0 if trunk is None else trunk.length
+        self.prompts: list[tuple[Tensor, Tensor]] = []
+        self.prompt_mask: Tensor | None = None
+        if trunk is not None:
+            self.prompts = list(zip(trunk.keys, trunk.values, strict=True))
+            if groups != list(range(len(trunk.keys[0]))):
+                held = torch.tensor(groups, device=device)
+                self.prompts = [(k.index_select(0, held), v.index_select(0, held)) for k, v in self.prompts]
+            leader = {prompt: row for row, prompt in enumerate(prompts)}
+            mask_US = cache.mask_NS[[leader[prompt] for prompt in groups], :start].bool()
+            self.prompt_mask = None if bool(mask_US.all()) else mask_US[:, None, None]
+        mask_NT = cache.mask_NS[:, start:].bool()
+        self.own = list(zip(cache.keys, cache.values, strict=True))
+        if not self.in_order:
+            source_Z = torch.zeros(self.groups * self.size, dtype=torch.long, device=device)
+            source_Z[self.place_R] = torch.arange(cache.rows, device=device)
+            self.own = [(k.index_select(0, source_Z), v.index_select(0, source_Z)) for k, v in self.own]
+            mask_NT = mask_NT[source_Z]
+        self.own_mask = None if bool(mask_NT.all()) else mask_NT
+        self.room, self.length, self.layer, self.width = room, mask_NT.shape[1], 0, 0
+        if room:
+            pad = torch.nn.functional.pad
+            self.own = [(pad(k, (0, 0, 0, room)), pad(v, (0, 0, 0, room))) for k, v in self.own]
+        self.slots_M: Tensor | None = None
+        self.visible: Tensor | None = None
+
+    def read(self, module: Any, embeds_MH: Tensor, width: int, kept_M: Tensor | None = None, **kwargs: Any) -> Any:
+        """One pass of a model over new tokens of every row.
+
+        Args:
+            module: the model, or its body.
+            embeds_MH: input embeddings of all rows' tokens, row after row.
+            width: most tokens of a row.
+            kept_M: which of the (R · width) places of a rectangle they fill, in order; all if None.
+            kwargs: for the model.
+        """
+        steps_W = torch.arange(width, device=self.place_R.device)
+        slots_M = (self.place_R[:, None] * width + steps_W).flatten()
+        positions_M = (self.next_R[:, None] + steps_W).flatten()
+        if kept_M is not None:
+            slots_M, positions_M = slots_M[kept_M], positions_M[kept_M]
+        self.slots_M = None if self.in_order and kept_M is None else slots_M
+        self.width, self.visible = width, self._visible(width)
+        before = _reading.set(self)
+        try:
+            out = module(
+                inputs_embeds=embeds_MH[None],
+                attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeds_MH.device),  # 4-D: ready-made
+                position_ids=positions_M[None],
+                past_key_values=_NewOnly(self),
+                use_cache=True,
+                **kwargs,
+            )
+        finally:
+            _reading.reset(before)
+        if self.room:
+            self.length += width
+            self.next_R = self.next_R + width
+        return out
+
+    def _visible(self, width: int) -> Tensor | None:
+        """Which own positions each new token sees, (Z or 1, width, own positions); None: all."""
+        if width == 1 and self.own_mask is None:
+            return None
+        ones = torch.ones(1, width, self.length + width, dtype=torch.bool, device=self.place_R.device)
+        seen = ones.tril(self.length)
+        if self.own_mask is None:
+            return seen
+        missing = seen.shape[2] - self.own_mask.shape[1]
+        return seen & torch.nn.functional.pad(self.own_mask, (0, missing), value=True)[:, None]
+
+    def attend(self, query_QMd: Tensor, key_hMd: Tensor, value_hMd: Tensor) -> Tensor:
+        """Attention's output (M, Q, d) for scaled queries of Q heads, and h heads of new keys and values."""
+        heads, share = len(key_hMd), len(query_QMd) // len(key_hMd)
+        query = self._to_slots(query_QMd).unflatten(2, (heads, share)).transpose(1, 2).flatten(2, 3)  # Z h W·share d
+        keys, values = self._own(key_hMd, value_hMd)
+        scores = query @ keys.transpose(2, 3)
+        if self.visible is not None:
+            hidden = ~self.visible.repeat_interleave(share, 1)[:, None]
+            scores = scores.masked_fill(hidden, -torch.inf)
+        if self.prompts:
+            mixed = self._with_prompt(query, scores, values)
+        else:
+            mixed = scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
+        out_ZWQd: Tensor = mixed.unflatten(2, (self.width, share)).transpose(1, 2).flatten(2, 3)
+        out = out_ZWQd.flatten(0, 1)
+        return out if self.slots_M is None else out.index_select(0, self.slots_M)
+
+    def _with_prompt(self, query: Tensor, scores: Tensor, values: Tensor) -> Tensor:
+        """One softmax over the prompt, which a group's slots ask together, and the slots' own positions."""
+        prompt_keys, prompt_values = self.prompts[self.layer]
+        far = self._grouped(query) @ prompt_keys.transpose(2, 3)  # U h size·W·share S
+        if self.prompt_mask is not None:
+            far = far.masked_fill(~self.prompt_mask, -torch.inf)
+        weights = torch.cat([far, self._grouped(scores)], -1).softmax(-1, dtype=torch.float32).to(values.dtype)
+        to_prompt, to_own = weights.split([far.shape[3], scores.shape[3]], -1)
+        mixed: Tensor = self._apart(to_prompt @ prompt_values) + self._apart(to_own) @ values
+        return mixed
+
+    def _grouped(self, tensor_ZhRx: Tensor) -> Tensor:
+        """Slots of a group in one row: (U, h, size · R, x)."""
+        grouped: Tensor = tensor_ZhRx.unflatten(0, (self.groups, self.size)).transpose(1, 2).flatten(2, 3)
+        return grouped
+
+    def _apart(self, tensor_UhRx: Tensor) -> Tensor:
+        """The inverse: (Z, h, R / size, x)."""
+        apart: Tensor = tensor_UhRx.unflatten(2, (self.size, -1)).transpose(1, 2).flatten(0, 1)
+        return apart
+
+    def _to_slots(self, tensor_xMd: Tensor) -> Tensor:
+        """Tokens (x, M, d) where they belong: (Z, width, x, d), zeros elsewhere."""
+        tokens, slots = tensor_xMd.transpose(0, 1), self.groups * self.size
+        if self.slots_M is not None:
+            tokens = tokens.new_zeros(slots * self.width, *tokens.shape[1:]).index_copy(0, self.slots_M, tokens)
+        placed: Tensor = tokens.unflatten(0, (slots, self.width))
+        return placed
+
+    def _own(self, key_hMd: Tensor, value_hMd: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's own keys and values, the new ones included."""
+        key, value = (self._to_slots(new).transpose(1, 2) for new in (key_hMd, value_hMd))
+        keys, values = self.own[self.layer]
+        if not self.room:
+            return torch.cat([keys, key], 2), torch.cat([values, value], 2)
+        end = self.length + self.width
+        keys[:, :, self.length : end], values[:, :, self.length : end] = key, value
+        return keys[:, :, :end], values[:, :, :end]
+
+    def keep(self, going_R: Tensor) -> None:
+        """Go on with these rows only; what they leave behind is given up once half of the slots would be empty."""
+        self.place_R, self.next_R, self.in_order = self.place_R[going_R], self.next_R[going_R], False
+        of_R = [slot // self.size for slot in self.place_R.tolist()]
+        counts = Counter(of_R)
+        held = sorted(counts) if 2 * len(counts) <= self.groups else list(range(self.groups))
+        size = max(counts.values())
+        if 2 * len(held) * size > self.groups * self.size:
+            return
+        device = self.place_R.device
+        if len(held) < self.groups:
+            kept = torch.tensor(held, device=device)
+            self.prompts = [(k.index_select(0, kept), v.index_select(0, kept)) for k, v in self.prompts]
+            self.prompt_mask = None if self.prompt_mask is None else self.prompt_mask[kept]
+        number, seen, places = {group: at for at, group in enumerate(held)}, Counter[int](), []
+        for group in of_R:
+            places.append(number[group] * size + seen[group])
+            seen[group] += 1
+        source_Z = torch.zeros(len(held) * size, dtype=torch.long, device=device)
+        place_R = torch.tensor(places, device=device)
+        source_Z[place_R] = self.place_R
+        self.own = [(k.index_select(0, source_Z), v.index_select(0, source_Z)) for k, v in self.own]
+        self.own_mask = None if self.own_mask is None else self.own_mask[source_Z]
+        self.groups, self.size, self.place_R = len(held), size, place_R
+        self.in_order = places == list(range(len(held) * size))
