@@ -13,7 +13,8 @@ RUN_BYTES = 0.1 * GIGABYTE
 """A run of the default settings leaves half of it."""
 PROMPT_BYTES = 2.4e6
 """What a remembered prompt of the default model takes."""
-WORKING_BYTES = GIGABYTE
+WORKING_BYTES = 1.5 * GIGABYTE
+"""Activations, and the frozen weights a second time, in the order in which they are multiplied."""
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 

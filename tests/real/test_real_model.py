@@ -7,6 +7,7 @@ import dlr_envs  # noqa: F401
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from dlr_cli.app import app
 from dlr_cli.host import load_host
 from dlr_envs.checker import check_latent_env
@@ -74,3 +75,25 @@ def test_gsm8k_runs_from_a_file(tmp_path, gsm8k_file: Path):
     small = ["--set", "batch.questions=2", "--set", "batch.samples=2", "--set", "decoder.max_new_tokens=8"]
     done = CliRunner().invoke(app, [*command, *small, "--set", "eval.questions=0"])
     assert done.exit_code == 0, done.output
+
+
+def test_chains_that_share_a_prompt_are_read_as_chains_with_a_copy_on_the_real_model():
+    engine = gymnasium.make_vec("dlr/ChainSum-v0", num_envs=1).unwrapped.engine
+    decoder, space = engine.decoder, engine.space
+    assert decoder.shares_prompts
+    cache = engine.prefill([item.question for item in distinct_items(engine.task, "validation", 3)])
+    rows = torch.tensor([0, 1, 0, 0, 2, 1, 0, 2])
+    latents = 0.3 * torch.randn(8, space.num_latents, space.latent_dim, generator=torch.Generator().manual_seed(0))
+    found = []
+    for shares in (False, True):
+        decoder.shares_prompts = shares
+        leaf = latents.clone().requires_grad_()
+        ready = engine.inject(cache, leaf, rows)
+        done = decoder.decode(ready, 6)
+        written = found[0][0] if found else done
+        log_prob = decoder.log_prob(ready, written.ids_NL, written.mask_NL)
+        log_prob.sum().backward()
+        found.append((done, log_prob.detach(), leaf.grad))
+    assert sum(a != b for a, b in zip(found[0][0].texts, found[1][0].texts, strict=True)) <= 1  # a near-tie of logits
+    torch.testing.assert_close(found[1][1], found[0][1], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(found[1][2], found[0][2], atol=1e-4, rtol=1e-3)

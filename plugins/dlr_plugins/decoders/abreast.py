@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 
 Made = TypeVar("Made")
-LEAST_ROWS = 8
+LEAST_ROWS = 16
 """Rows below which a part's products are too narrow to be worth a thread."""
 LEAST_FLOPS = 1e9
 """Work below which handing it over is not worth it."""

@@ -23,6 +23,7 @@ from dlr_plugins.decoders.copied_prompts import CopiedStepper, copied_log_prob, 
 from dlr_plugins.decoders.drafting import Choice, Draft, Stepper, write
 from dlr_plugins.decoders.first_layer import Captured, FirstLayer
 from dlr_plugins.decoders.loading import load
+from dlr_plugins.decoders.packed_linear import pack
 from dlr_plugins.decoders.replaceable import replace_attention
 from dlr_plugins.decoders.shared_stepper import SharedStepper
 from dlr_plugins.decoders.teacher_forced import TeacherForced
@@ -49,6 +50,7 @@ class HFDecoder:
     def __init__(self, options: Options) -> None:
         self.model, self.tokenizer = load(options.model, options.device, options.dtype)
         self.model.eval().requires_grad_(False)
+        self.packed = pack(self.model)
         config = self.model.config.get_text_config()
         self.device: torch.device = self.model.device
         self.dtype: torch.dtype = self.model.dtype

@@ -120,7 +120,7 @@ class _Work:
         if self.plain_head:
             out = Chains(part).read(self.model.base_model, packed_MH, width, kept_M)
             states = out.last_hidden_state[0, asked_M]
-            spoken = token_log_prob(states, head.weight, head.bias, ids_ML[wanted_ML], self.temperature)
+            spoken = token_log_prob(states, head, ids_ML[wanted_ML], self.temperature)
         else:
             asked = asked_M.nonzero()[:, 0]
             logits = Chains(part).read(self.model, packed_MH, width, kept_M, logits_to_keep=asked).logits[0].float()

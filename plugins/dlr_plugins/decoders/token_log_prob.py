@@ -3,25 +3,35 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from dlr_plugins.decoders.packed_linear import PackedLinear, product
 
 SLICE = 128
 """Positions whose logits exist at the same time."""
+
+
+def token_log_prob(hidden_MH: Tensor, head: nn.Linear, ids_M: Tensor, temperature: float) -> Tensor:
+    """log softmax((hW + b) / temperature) at one token for each final state: (M,) in nats, float32.
+
+    Differentiable in the states alone: the model is frozen.
+    """
+    found_M: Tensor = _TokenLogProb.apply(hidden_MH, head, ids_M, float(temperature))  # type: ignore[no-untyped-call]
+    return found_M
 
 
 class _TokenLogProb(torch.autograd.Function):
     """What flows back to the states is found where the logits are."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden_MH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, ids_M: Tensor, temperature: float
-    ) -> Tensor:
+    def forward(ctx: Any, hidden_MH: Tensor, head: nn.Linear, ids_M: Tensor, temperature: float) -> Tensor:
         """Log-probabilities (M,) in nats, float32."""
         found_M = torch.empty(len(ids_M), dtype=torch.float32, device=hidden_MH.device)
         slope_MH = torch.empty_like(hidden_MH) if ctx.needs_input_grad[0] else None
+        weight_VH = head.weight.detach()
         for start in range(0, len(ids_M), SLICE):
             part, ids_S1 = slice(start, start + SLICE), ids_M[start : start + SLICE, None]
-            logits_SV = torch.nn.functional.linear(hidden_MH[part], weight_VH, bias_V).float()
+            logits_SV = head(hidden_MH[part]).float()
             if temperature != 1.0:
                 logits_SV /= temperature
             total_S1 = logits_SV.logsumexp(1, keepdim=True)
@@ -29,7 +39,9 @@ class _TokenLogProb(torch.autograd.Function):
             if slope_MH is not None:
                 chance_SV = logits_SV.sub_(total_S1).exp_()
                 chance_SV.scatter_add_(1, ids_S1, -torch.ones_like(total_S1))
-                slope_MH[part] = chance_SV.to(weight_VH.dtype) @ weight_VH
+                chance_SV = chance_SV.to(weight_VH.dtype)
+                packed = isinstance(head.forward, PackedLinear)
+                slope_MH[part] = product(chance_SV, weight_VH.t()) if packed else chance_SV @ weight_VH
         if slope_MH is not None:
             ctx.save_for_backward(slope_MH.div_(-temperature))
         return found_M
@@ -38,15 +50,4 @@ class _TokenLogProb(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         """To the hidden states alone: the model is frozen."""
         (slope_MH,) = ctx.saved_tensors
-        return slope_MH * grads[0][:, None].to(slope_MH.dtype), None, None, None, None
-
-
-def token_log_prob(
-    hidden_MH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, ids_M: Tensor, temperature: float
-) -> Tensor:
-    """log softmax((hW + b) / temperature) at one token for each final state: (M,) in nats, float32.
-
-    Differentiable in the states alone: the model is frozen.
-    """
-    found_M: Tensor = _TokenLogProb.apply(hidden_MH, weight_VH, bias_V, ids_M, float(temperature))  # type: ignore[no-untyped-call]
-    return found_M
+        return slope_MH * grads[0][:, None].to(slope_MH.dtype), None, None, None

@@ -1,0 +1,78 @@
+"""Frozen linear layers on a CPU, multiplied by oneDNN from a copy of their weights in its own order.
+
+PyTorch's float32 product on a CPU is MKL's, which brings a weight matrix into its own order anew in every product. With
+the few dozen rows of a batch of chains that is a good part of the work. Frozen weights can be brought into oneDNN's
+order once. The layers keep their own weights: gradients flow back through them, and the digest is theirs.
+"""
+
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+LEAST_BYTES = 64 << 20
+"""Weights of all layers below which nothing is gained: they stay in the processor's cache."""
+MOST_OF_MEMORY = 0.1
+"""Share of the machine's memory that the copy may take: beyond that a model keeps to its own weights."""
+ROWS = 64
+"""Rows of a product that the order is chosen for."""
+
+
+def pack(model: nn.Module) -> list["PackedLinear"]:
+    """Let every linear layer of a frozen model multiply from a packed copy, where that can be and is worth it.
+
+    That is float32 on a CPU, if PyTorch was built with oneDNN. Nothing that varies from run to run decides: equal runs
+    on one machine need equal bits.
+    """
+    layers = [layer for layer in model.modules() if type(layer) is nn.Linear]
+    size = sum(layer.weight.nbytes for layer in layers)
+    fitting = LEAST_BYTES <= size <= MOST_OF_MEMORY * psutil.virtual_memory().total
+    plain = all(layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32 for layer in layers)
+    if not (fitting and plain and torch.backends.mkldnn.is_available()):
+        return []
+    packed = [PackedLinear(layer) for layer in layers]
+    for one in packed:
+        one.use(True)
+    return packed
+
+
+class PackedLinear:
+    """Stands in for the forward pass of one layer."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self.layer = layer
+        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
+
+    def use(self, on: bool) -> None:
+        """Let the layer multiply this way, or its own again."""
+        if on:
+            self.layer.forward = self  # type: ignore[method-assign]
+        else:
+            self.layer.__dict__.pop("forward", None)
+
+    def __call__(self, input: Tensor) -> Tensor:
+        """xWᵀ + b, differentiable in x alone."""
+        if torch.is_grad_enabled() and input.requires_grad:
+            found: Tensor = _Through.apply(input, self)  # type: ignore[no-untyped-call]
+            return found
+        return product(input, self.packed, self.layer.bias)
+
+
+def product(rows_xI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """oneDNN's xWᵀ + b; the weights packed, or as they are (transposed ones too)."""
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(rows_xI.contiguous(), weight_OI, bias_O, "none", [], "")
+    return found
+
+
+class _Through(torch.autograd.Function):
+    """A packed product whose gradient flows back to its input."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_xI: Tensor, linear: PackedLinear) -> Tensor:
+        ctx.weight_OI = linear.layer.weight
+        return product(rows_xI, linear.packed, linear.layer.bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return product(grads[0], ctx.weight_OI.detach().t()), None
