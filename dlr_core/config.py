@@ -45,8 +45,10 @@ class TaskSettings(BaseModel):
         return dict(self.model_extra or {})
 
 
-class DecoderSettings(Section):
-    """The frozen main model and how it decodes."""
+class DecoderSettings(BaseModel):
+    """The frozen main model and how it decodes; all further keys are the backend's own options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str = Field("hf", description="Backend.")
     model: str = Field("smollm2-135m", description="smollm2-135m, a folder, a .gguf file, or a hub id.")
@@ -56,6 +58,11 @@ class DecoderSettings(Section):
         0.0, ge=0, description="Of sampled tokens; 0 is greedy: variety comes from latents alone."
     )
     max_new_tokens: int | None = Field(None, ge=1, description="Limit on a completion; the environment's if not given.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the backend is made with."""
+        return {"model": self.model, "device": self.device, "dtype": self.dtype, **(self.model_extra or {})}
 
 
 class BatchSettings(Section):
@@ -300,9 +307,15 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
         except ValidationError:
             continue  # reported above
     complete["loggers"] = tuple(loggers)
+    try:
+        complete["decoder"] = _backend(DecoderSettings.model_validate(tree.get("decoder", {})), host)
+    except ConfigError as error:
+        problems.extend(error.problems)
+    except ValidationError:
+        pass  # reported above
     if config is not None:
         refiner = [("refiner", config.eval.refiner)] if config.eval.refiner else []
-        for kind, name in (("env", config.env), ("decoder", config.decoder.name), *refiner):
+        for kind, name in (("env", config.env), *refiner):
             try:
                 host.find(kind, name)
             except ConfigError as error:
@@ -325,6 +338,25 @@ def _complete(kind: str, chosen: Component, host: PluginHost) -> Component:
     """A component with every option spelt out."""
     options = host.options(kind, chosen.name, chosen.options)
     return Component(name=chosen.name, **(options.model_dump(mode="json") if options else {}))
+
+
+def _backend(chosen: DecoderSettings, host: PluginHost) -> DecoderSettings:
+    """The decoder's settings with every option of its backend spelt out.
+
+    Raises:
+        ConfigError: an option that it does not have, or a bad value.
+    """
+    own = getattr(getattr(host.find("decoder", chosen.name).factory, "Options", None), "model_fields", {})
+    known = {*DecoderSettings.model_fields, *own}
+    strange = sorted(set(chosen.model_extra or {}) - known)
+    if strange:
+        names = [f"decoder.{key}" for key in known]
+        raise ConfigError(*(f"config: {unknown_name('option', f'decoder.{key}', names)}" for key in strange))
+    options = host.options("decoder", chosen.name, {key: chosen.options[key] for key in own if key in chosen.options})
+    if options is None:
+        return chosen
+    dumped = options.model_dump(mode="json", exclude=set(DecoderSettings.model_fields))
+    return DecoderSettings.model_validate({**chosen.model_dump(), **dumped})
 
 
 def _contradictions(config: RunConfig, host: PluginHost) -> list[str]:

@@ -28,7 +28,10 @@ class TokenFlops:
 
 @dataclass
 class Usage:
-    """Token positions a main model has computed, padding included: what was paid for, not what was useful."""
+    """Token positions a main model has computed, padding included: what was paid for, not what was useful.
+
+    A backend may count more in a subclass; those counts are logged, no FLOPs are made of them.
+    """
 
     prefilled: int = 0
     """Prompt positions."""
@@ -43,12 +46,12 @@ class Usage:
 
     def copy(self) -> "Usage":
         """As it is now."""
-        return Usage(**asdict(self))
+        return type(self)(**asdict(self))
 
     def since(self, earlier: "Usage") -> "Usage":
         """What was added after ``earlier``."""
         old = asdict(earlier)
-        return Usage(**{key: value - old[key] for key, value in asdict(self).items()})
+        return type(self)(**{key: value - old[key] for key, value in asdict(self).items()})
 
     def flops(self, per_token: TokenFlops) -> int:
         """Floating-point operations of all of it."""
@@ -125,6 +128,8 @@ class Ledger:
 
 SUMMED = ("decodes", "search_decodes", "tokens", "search_tokens", "prefilled", "decoded", "scored", "backpropagated",
           "logits", "main_flops", "assistant_flops", "scorer_flops", "seconds")  # fmt: skip
+DRAFTS = ("forwards", "forwards_saved", "drafted", "accepted")
+"""Summed where a backend counts them: it guesses tokens, and the main model verifies several in one pass."""
 
 
 def total_cost(steps: Sequence[Mapping[str, Any]], timings: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
@@ -134,7 +139,8 @@ def total_cost(steps: Sequence[Mapping[str, Any]], timings: Sequence[Mapping[str
         steps: one mapping a step, as in metrics.jsonl.
         timings: one mapping a step, as in timings.jsonl.
     """
-    total: dict[str, Any] = {key: sum(row.get(key) or 0 for row in steps) for key in SUMMED}
+    keys = [*SUMMED, *(key for key in DRAFTS if any(key in row for row in steps))]
+    total: dict[str, Any] = {key: sum(row.get(key) or 0 for row in steps) for key in keys}
     total["flops"] = sum(total[f"{part}_flops"] for part in ("main", "assistant", "scorer"))
     names = sorted({key for row in timings for key in row} - {"step"})
     return {**total, "phases": {name: sum(row.get(name, 0.0) for row in timings) for name in names}}

@@ -31,12 +31,11 @@ def env_kwargs(config: RunConfig, host: PluginHost) -> dict[str, Any]:
     task = config.task.name or spec.task
     if task is None:
         raise ConfigError(f"{config.env} needs a task: --set task.name=reasoning-gym:gcd")
-    decoder = config.decoder.model_dump(include={"name", "model", "device", "dtype"})
     space: Any = {"name": config.space.name, **config.space.options}
     return {
         "task": task,
         "task_kwargs": {**(spec.task_kwargs if task == spec.task else {}), **config.task.options},
-        "decoder": decoder,
+        "decoder": {"name": config.decoder.name, **config.decoder.options},
         "space": space,
         "reward": {"name": config.reward.name, **config.reward.options},
         "temperature": config.decoder.temperature,

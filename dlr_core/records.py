@@ -112,6 +112,8 @@ class PromptCache:
     num_latents: int
     trunk: Trunk | None = None
     """What rows have in common. With one, keys and values hold the positions after it; all else covers both."""
+    ids_NS: Tensor | None = None
+    """Token ids of the cached positions, where the decoder keeps them; what stands on padding means nothing."""
 
     @property
     def rows(self) -> int:
@@ -133,6 +135,7 @@ class PromptCache:
             self.pending_NPH[rows_M],
             self.num_latents,
             self.trunk and replace(self.trunk, rows_N=self.trunk.rows_N[rows_M]),
+            None if self.ids_NS is None else self.ids_NS[rows_M],
         )
 
     def share(self, rows_M: Tensor) -> "PromptCache":
@@ -166,6 +169,7 @@ class PromptCache:
             self.pending_NPH,
             0,
             trunk,
+            None if self.ids_NS is None else self.ids_NS[:, :end],
         )
 
     def question_states(self) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ def stack(caches: Sequence[PromptCache]) -> PromptCache:
         shape[axis] = missing
         return torch.cat([tensor.new_zeros(shape), tensor], axis)
 
-    layers = range(len(caches[0].keys))
+    layers, ids = range(len(caches[0].keys)), [cache.ids_NS for cache in caches if cache.ids_NS is not None]
     return PromptCache(
         tuple(torch.cat([pad(cache.keys[layer], 2) for cache in caches]) for layer in layers),
         tuple(torch.cat([pad(cache.values[layer], 2) for cache in caches]) for layer in layers),
@@ -41,6 +41,7 @@ def stack(caches: Sequence[PromptCache]) -> PromptCache:
         torch.cat([pad(cache.states_NSH, 1) for cache in caches]),
         torch.cat([cache.pending_NPH for cache in caches]),
         caches[0].num_latents,
+        ids_NS=torch.cat([pad(row, 1) for row in ids]) if len(ids) == len(caches) else None,
     )
 
 

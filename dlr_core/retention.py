@@ -55,8 +55,7 @@ def retention(
         raise ConfigError(f"retention needs a question of each of {len(tasks)} tasks other than the run's own")
     host, decoder = trained.host, trained.config.decoder
     report("a second copy of the main model")
-    options = decoder.model_dump(include={"model", "device", "dtype"})
-    untouched = host.create("decoder", decoder.name, options)
+    untouched = host.create("decoder", decoder.name, decoder.options)
     rows: dict[str, dict[str, Any]] = {}
     identical = asked = 0
     for number, task in enumerate(tasks):

@@ -139,8 +139,10 @@ def dlr_register_refiner(register: Register) -> None:
 def dlr_register_decoder(register: Register) -> None:
     """Decoder backends."""
     from dlr_plugins.decoders.hf import HFDecoder
+    from dlr_plugins.decoders.lookup import LookupDecoder
 
     register("hf", HFDecoder)
+    register("lookup", LookupDecoder)
 
 
 @hookimpl

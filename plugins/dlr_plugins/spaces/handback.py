@@ -1,6 +1,7 @@
 """What spaces have in common whose latent positions are fed one after another, each with the last state in hand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class HandBack(nn.Module):
     def inject(self, cache: PromptCache, actions_NTD: Tensor) -> PromptCache:
         """Think at every latent position; the trigger token is left to be fed."""
         done = self._think(cache, actions_NTD)
-        return PromptCache(done.keys, done.values, done.mask_NS, done.states_NSH, cache.pending_NPH, self.num_latents)
+        return replace(done, pending_NPH=cache.pending_NPH, num_latents=self.num_latents)
 
     def observe(self, cache: PromptCache, actions_NtD: Tensor) -> Tensor:
         """State of anchor token t, read as it is after the t thoughts before it."""

@@ -7,6 +7,7 @@ what is said afterwards is steered only through attention to those positions.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from pydantic import Field, model_validator
@@ -101,9 +102,7 @@ class SteerSpace(nn.Module):
     def inject(self, cache: PromptCache, actions_NTD: Tensor) -> PromptCache:
         """Run the latent positions again, steered; the trigger token is left to be fed."""
         grown = self._steered(cache, actions_NTD)
-        return PromptCache(
-            grown.keys, grown.values, grown.mask_NS, grown.states_NSH, cache.pending_NPH, self.num_latents
-        )
+        return replace(grown, pending_NPH=cache.pending_NPH, num_latents=self.num_latents)
 
     def observe(self, cache: PromptCache, actions_NtD: Tensor) -> Tensor:
         """State of anchor token t, run without a direction after the t steered positions before it."""
