@@ -34,8 +34,19 @@ class MainModel:
 
 
 @dataclass(frozen=True)
+class Decodes:
+    """Outcomes of single completions: chain k of question b has M of them."""
+
+    rewards_BKM: Tensor
+    correct_BKM: Tensor
+    """1.0 where the answer was right *and* kept the format, else 0.0."""
+    repeat_BKM: Tensor
+    """bool: an earlier completion of the same question, of whichever chain, had the same text."""
+
+
+@dataclass(frozen=True)
 class StepBatch:
-    """B questions, G chains each, K of them decoded. Rows of ``chains`` are grouped: row b·G + g."""
+    """B questions, G chains each, K of them decoded, M times each. Rows of ``chains`` are grouped: row b·G + g."""
 
     chains: ChainBatch
     """All B·G chains, attached to the graph through their reparameterisation."""
@@ -50,20 +61,27 @@ class StepBatch:
     predictions_BG: Tensor
     """q: the scorer's prediction of each reward, fixed before decoding."""
     rewards_BK: Tensor
+    """Of a chain: the mean over its M completions."""
     correct_BK: Tensor
-    """1.0 where the answer was right *and* kept the format, else 0.0."""
+    """1.0 where the answer was right *and* kept the format, else 0.0; the share of its completions where M > 1."""
     repeat_BK: Tensor
-    """bool: an earlier chain of the same question was decoded to the same text."""
+    """bool: earlier completions of the same question had the texts of all of the chain's."""
     policy_log_prob_BGT: Callable[[], Tensor]
     """log π(a|x) of every latent, differentiable in the assistant, the latents held fixed."""
     old_log_prob_BGT: Tensor
     """The same when the chains were sampled, detached."""
     weighted_completion_log_prob: WeightedLogProb
-    """(latents_NTD, weights_BK) → Σ w·log p_M(completion | x, a): rows of weight 0 cost nothing."""
+    """(latents_NTD, weights) → Σ w·log p_M(completion | x, a): completions of weight 0 cost nothing.
+
+    Weights (B, K, M) weigh each completion. Weights (B, K) weigh a chain's completions together: the product of their
+    probabilities, the chain's reward being the mean.
+    """
     weighted_gold_log_prob: WeightedLogProb
     """(latents_NTD, weights_BK) → Σ w·log p_M(gold answer | x, a). Never called unless gold answers may be seen."""
     main: MainModel | None = None
     """Always there in a run; None where a batch is made up without a model."""
+    decodes: Decodes | None = None
+    """Outcomes one by one where chains are decoded several times; see :attr:`each`."""
 
     @property
     def group_size(self) -> int:
@@ -75,6 +93,12 @@ class StepBatch:
         """Row numbers (B·K,) of the decoded chains within ``chains``."""
         offsets = torch.arange(len(self.chosen_BK), device=self.chosen_BK.device)[:, None] * self.group_size
         return (self.chosen_BK + offsets).flatten()
+
+    @property
+    def each(self) -> Decodes:
+        """Outcomes of single completions, of which a chain has but one unless the run says otherwise (M = 1)."""
+        single = Decodes(self.rewards_BK[..., None], self.correct_BK[..., None], self.repeat_BK[..., None])
+        return self.decodes or single
 
     @property
     def chosen_inclusion_BK(self) -> Tensor:

@@ -58,6 +58,11 @@ class DecoderSettings(BaseModel):
         0.0, ge=0, description="Of sampled tokens; 0 is greedy: variety comes from latents alone."
     )
     max_new_tokens: int | None = Field(None, ge=1, description="Limit on a completion; the environment's if not given.")
+    decodes_per_chain: int = Field(
+        1,
+        ge=1,
+        description="M, completions sampled under each chain that is decoded; the chain's reward is their mean.",
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -359,6 +364,11 @@ def _backend(chosen: DecoderSettings, host: PluginHost) -> DecoderSettings:
     return DecoderSettings.model_validate({**chosen.model_dump(), **dumped})
 
 
+def greedy_repeats(setting: str, count: int, temperature: str) -> str:
+    """Why several decodes per chain need a temperature."""
+    return f"{setting}={count}: greedy decoding gives the same completion {count} times; set {temperature} above 0"
+
+
 def _contradictions(config: RunConfig, host: PluginHost) -> list[str]:
     """Settings that are each valid but do not go together."""
     found = []
@@ -368,6 +378,10 @@ def _contradictions(config: RunConfig, host: PluginHost) -> list[str]:
     found += [f"eval.controls: {unknown_name('row', n, rows)}" for n in config.eval.controls or () if n not in rows]
     if config.steps is None and config.minutes is None:
         found.append("expected a limit: steps, minutes, or both")
+    if config.decoder.decodes_per_chain > 1 and config.decoder.temperature == 0:
+        found.append(
+            greedy_repeats("decoder.decodes_per_chain", config.decoder.decodes_per_chain, "decoder.temperature")
+        )
     if config.estimator.name in host.names("estimator"):
         factory = host.find("estimator", config.estimator.name).factory
         if getattr(factory, "needs_sampling", False) and config.decoder.temperature == 0:

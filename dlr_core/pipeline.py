@@ -40,6 +40,7 @@ def env_kwargs(config: RunConfig, host: PluginHost) -> dict[str, Any]:
         "reward": {"name": config.reward.name, **config.reward.options},
         "temperature": config.decoder.temperature,
         "max_new_tokens": config.decoder.max_new_tokens or spec.max_new_tokens,
+        "decodes_per_chain": config.decoder.decodes_per_chain,
         "host": host,
     }
 

@@ -27,12 +27,12 @@ class Rehearsal:
         self.buffer = ReplayBuffer(settings.capacity)
         self.frontier = Frontier(settings.frontier)
 
-    def remember(self, prompts_N: Sequence[Prompt], completions: Completions, correct_BK: Tensor) -> None:
+    def remember(self, prompts_B: Sequence[Prompt], completions: Completions, correct_BK: Tensor) -> None:
         """Keep each distinct correct completion, the rarer in its group the heavier; note what has none.
 
         Args:
-            prompts_N: N = B·K prompts, each question K times in a row.
-            completions: N of them.
+            prompts_B: one per question.
+            completions: B·K of them, K in a row for each question, of one chain or of several.
             correct_BK: 1.0 where right.
         """
         if not self.settings.chains:
@@ -42,9 +42,8 @@ class Rehearsal:
         for n in (correct_BK.bool() & ~repeat_BK).flatten().nonzero()[:, 0].tolist():
             ids = completions.ids_NL[n][completions.mask_NL[n].bool()].tolist()
             weight = (1.0 + RARITY_FLOOR - rate_B[n // group]) ** self.settings.priority
-            self.buffer.add(Success(prompts_N[n], tuple(ids), weight))
-        for number, rate in enumerate(rate_B):
-            prompt = prompts_N[number * group]
+            self.buffer.add(Success(prompts_B[n // group], tuple(ids), weight))
+        for prompt, rate in zip(prompts_B, rate_B, strict=True):
             if rate:
                 self.frontier.solve(prompt.item.question)
             else:
@@ -87,16 +86,15 @@ class Rehearsal:
         cache = stack([prompt.cache for prompt in prompts_B])
         states_BSH, mask_BS = cache.question_states()
         rows_N = torch.arange(len(prompts_B), device=mask_BS.device).repeat_interleave(count)
-        prompts_N = [prompt for prompt in prompts_B for _ in range(count)]
         seed = int(torch.randint(2**31, (), generator=generator))
         with torch.no_grad():
             chains = self.collector.sample(states_BSH.float(), mask_BS, self._noise(len(rows_N)))
-        items = [prompt.item for prompt in prompts_N]
+        items = [prompt.item for prompt in prompts_B for _ in range(count)]
         judged: list[Sample]
         completions, judged = self.env.engine.complete(
             items, cache, rows_N, chains.actions_NTD, seed=seed, opening=opening
         )
-        self.remember(prompts_N, completions, correctness(judged).view(-1, count))
+        self.remember(prompts_B, completions, correctness(judged).view(-1, count))
         return judged
 
     def _draw_new(self, count: int) -> list[Prompt]:

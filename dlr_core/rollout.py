@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dlr_core.advantages import dead_groups
-from dlr_core.batch import MainModel, StepBatch
+from dlr_core.batch import Decodes, MainModel, StepBatch
 from dlr_core.cost import Ledger
 from dlr_core.diversity import diversity
 from dlr_core.errors import PluginError
@@ -35,7 +35,7 @@ class LearnerEnv(Protocol):
         """States (B, S, H) and mask of the current questions."""
 
     def log_prob(self, actions_NTD: Tensor, completion_ids_NL: Tensor, rows: Tensor | None = None) -> Tensor:
-        """log p_M of the completions that the last step ended."""
+        """log p_M of completions that the last step ended, each under its own latents."""
 
     def gold_log_prob(self, actions_NTD: Tensor, rows: Tensor | None = None) -> Tensor:
         """log p_M of the current questions' gold answers."""
@@ -49,7 +49,7 @@ class LearnerEnv(Protocol):
 
 @dataclass(frozen=True)
 class Rollout:
-    """A batch ready to learn from, and what was decoded (row b·K + k; empty for gold likelihood)."""
+    """A batch ready to learn from, and what was decoded (row (b·K + k)·M + m; empty for gold likelihood)."""
 
     batch: StepBatch
     samples: list[Sample]
@@ -104,14 +104,15 @@ class Collector:
         samples: list[Sample] = []
         rewards_BK = torch.zeros(chosen_BK.shape, device=self.device)
         correct_BK, repeat_BK = torch.zeros_like(rewards_BK), torch.zeros_like(rewards_BK, dtype=torch.bool)
+        each: Decodes | None = None
         if not gold:
             kept = latents_BGTD.gather(1, chosen_BK[..., None, None].expand(-1, -1, *latents_BGTD.shape[2:]))
             self.env.step(self.flat(kept.flatten(0, 1)))
             done = self.env.finished
             samples = done.samples
             rewards_BK = torch.as_tensor(done.rewards_N, device=self.device).view(chosen_BK.shape)
-            correct_BK = correctness(samples).to(self.device).view(chosen_BK.shape)
-            repeat_BK = repeats([s.completion for s in samples], self.decodes).to(self.device)
+            each = self._each(done, (*chosen_BK.shape, len(samples) // chosen_BK.numel()))
+            correct_BK, repeat_BK = each.correct_BKM.mean(-1), each.repeat_BKM.all(-1)
 
         def policy_log_prob_BGT() -> Tensor:
             with self.ledger.flops("assistant", backward=torch.is_grad_enabled()):
@@ -135,8 +136,19 @@ class Collector:
             weighted_completion_log_prob=self._weighted_completion,
             weighted_gold_log_prob=self._weighted_gold,
             main=main,
+            decodes=each if each is not None and each.rewards_BKM.shape[-1] > 1 else None,
         )
         return Rollout(batch, samples)
+
+    def _each(self, done: Any, shape: tuple[int, int, int]) -> Decodes:
+        """Outcomes of the single completions, in shape (B, K, M)."""
+        rewards = done.rewards_N if shape[-1] == 1 else done.rewards_NM
+        texts = [sample.completion for sample in done.samples]
+        return Decodes(
+            torch.as_tensor(rewards, device=self.device).view(shape),
+            correctness(done.samples).to(self.device).view(shape),
+            repeats(texts, shape[1] * shape[2]).to(self.device).view(shape),
+        )
 
     def _main_model(self) -> MainModel:
         """The frozen model on the questions that the environment is on now."""
@@ -170,14 +182,16 @@ class Collector:
         """Latents as the environment takes them: one flat action per row."""
         return latents_NTD.flatten(1).float().cpu().numpy()
 
-    def _weighted_completion(self, latents_NTD: Tensor, weights_BK: Tensor) -> Tensor:
-        rows = weights_BK.flatten().nonzero()[:, 0]
+    def _weighted_completion(self, latents_NTD: Tensor, weights: Tensor) -> Tensor:
+        done = self.env.finished.completions
+        several = len(done.mask_NL) // len(latents_NTD)
+        weights_N = (weights if weights.dim() == 3 else weights[..., None].expand(-1, -1, several)).flatten()
+        rows = weights_N.nonzero()[:, 0]
         if not len(rows):
             return latents_NTD.sum() * 0.0
-        done = self.env.finished.completions
         length = int(done.mask_NL[rows].sum(1).max())
-        log_prob_M = self.env.log_prob(latents_NTD[rows], done.ids_NL[rows][:, :length], rows)
-        return (log_prob_M * weights_BK.flatten()[rows]).sum()
+        log_prob_M = self.env.log_prob(latents_NTD[rows // several], done.ids_NL[rows][:, :length], rows)
+        return (log_prob_M * weights_N[rows]).sum()
 
     def _weighted_gold(self, latents_NTD: Tensor, weights_BK: Tensor) -> Tensor:
         return (self.env.gold_log_prob(latents_NTD) * weights_BK.flatten()).sum()
@@ -204,14 +218,17 @@ def distinct_answers(samples: list[Sample], group: int) -> float:
 def outcome_metrics(rollout: Rollout) -> dict[str, Any]:
     """What a step's decoded chains were like: rewards, components, variety, cost."""
     samples, batch = rollout.samples, rollout.batch
-    group = batch.chosen_BK.shape[1]
+    rewards_BKM = batch.each.rewards_BKM
+    group = rewards_BKM[0].numel()
     count = float(len(samples))
+    spread = {"decode_spread": float(rewards_BKM.std(-1).mean())} if rewards_BKM.shape[-1] > 1 else {}
     return {
         "reward": float(batch.rewards_BK.mean()),
         "correct": sum(s.correct for s in samples) / count,
         "format": sum(s.format for s in samples) / count,
         "best_of_k": float(torch.tensor([s.correct for s in samples]).view(-1, group).amax(1).mean()),
         "distinct_answers": distinct_answers(samples, group),
+        **spread,
         **diversity(batch.chains.actions_NTD.detach().unflatten(0, (len(batch.questions), -1))),
         "dead_groups": int(dead_groups(batch.rewards_BK).sum()),
         "decodes": len(samples),

@@ -154,7 +154,7 @@ class Trainer:
             gathered.append({**metrics, **logs})
             done = self.env.finished
             made = prompts(done.items, done.cache, done.rows_N)
-            self.rehearsal.remember(made, done.completions, batch.correct_BK)
+            self.rehearsal.remember(made[:: self.config.decodes], done.completions, batch.each.correct_BKM.flatten(1))
         if tries > 1 and alive:
             for parameter in self.parameters:
                 if parameter.grad is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dlr_core.artefact import load_space
+from dlr_core.config import greedy_repeats
 from dlr_core.errors import ConfigError
 from dlr_core.host import PluginHost
 from dlr_core.protocols import Decoder, Space
@@ -48,6 +49,7 @@ def build_engine(
     latents_per_step: int | None = None,
     temperature: float = 0.0,
     max_new_tokens: int = 16,
+    decodes_per_chain: int = 1,
     host: PluginHost | None = None,
 ) -> Engine:
     """Build every part by name, or take it as it is given.
@@ -63,6 +65,8 @@ def build_engine(
         latents_per_step: latents in one action; T (one-step episodes) if not given. Must divide T.
         temperature: of the sampled tokens; 0 decodes greedily.
         max_new_tokens: limit on a completion.
+        decodes_per_chain: M, completions sampled under one chain of latents; its reward is their mean (LaDi-RL, Kang et
+            al. 2026, arXiv 2602.01705: the decoder is marginalised out of what a latent is worth).
         host: where names are looked up.
 
     Raises:
@@ -73,6 +77,10 @@ def build_engine(
         raise ConfigError('this environment needs a task, for example task="reasoning-gym:gcd"')
     if temperature < 0 or max_new_tokens < 1:
         raise ConfigError("expected temperature >= 0 and max_new_tokens >= 1")
+    if decodes_per_chain < 1:
+        raise ConfigError(f"decodes_per_chain: expected at least 1, got {decodes_per_chain}")
+    if decodes_per_chain > 1 and temperature == 0:
+        raise ConfigError(greedy_repeats("decodes_per_chain", decodes_per_chain, "temperature"))
     made_task = host.create("task", task, task_kwargs or {})
     made_reward = _component(host, "reward", reward)
     model = _decoder(host, decoder)
@@ -89,6 +97,7 @@ def build_engine(
         latents_per_step=per_step,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
+        decodes_per_chain=decodes_per_chain,
     )
 
 

@@ -62,7 +62,7 @@ def check_latent_env(env_id: str, *, episodes: int = 4, seed: int = 0, **make_kw
     stepwise = _make_vec(env_id, episodes, {**make_kwargs, "latents_per_step": 1})
     parts = _vector_episode(stepwise, actions, seed)
     for row in range(episodes):
-        judge.compare("step-by-step = one-step", first, row, _ids(parts.completions, row))
+        judge.compare("step-by-step = one-step", first, row, _ids(parts.completions, row, parts.several))
 
     single = cast(LatentEnv, gymnasium.make(env_id, disable_env_checker=True, **make_kwargs).unwrapped)
     for row in range(episodes):
@@ -91,7 +91,7 @@ class _Judge:
 
     def compare(self, law: str, outcome: Outcome, row: int, got: list[int], greedy: bool = False) -> None:
         """Hold row ``row`` of an outcome against other token ids for the same question and latents."""
-        expected = _ids(outcome.completions, row)
+        expected = _ids(outcome.completions, row, outcome.several)
         self.count += 1
         if expected == got:
             return
@@ -148,10 +148,10 @@ def _single_ids(env: LatentEnv, action: NDArray[Any], seed: int) -> list[int]:
     generator.bit_generator.state = state
     latents = torch.as_tensor(action[None], device=engine.decoder.device)
     ready = _injected(engine, engine.cache, latents)
-    done = engine.decoder.decode(ready, engine.max_new_tokens, engine.temperature, [generator])
+    done = engine.decode(ready, [generator])
     if done.texts[0] != info["completion"]:
         raise PluginError(f"the single environment reports {info['completion']!r} for {done.texts[0]!r}")
-    return _ids(done, 0)
+    return _ids(done, 0, engine.decodes_per_chain)
 
 
 def _plain_anchor(engine: Engine, questions: list[str]) -> Completions:
@@ -165,7 +165,8 @@ def _greedily(engine: Engine, outcome: Outcome, actions: Tensor) -> Outcome:
     """The same episodes decoded greedily."""
     ready = _injected(engine, outcome.cache.select(outcome.rows_N), actions.to(engine.decoder.device))
     done = engine.decoder.decode(ready, engine.max_new_tokens)
-    return Outcome(outcome.items, outcome.samples, outcome.rewards_N, done, outcome.cache, outcome.rows_N)
+    samples, rewards_N1 = engine.judge(outcome.items, done), outcome.rewards_NM[:, :1]
+    return Outcome(outcome.items, samples, rewards_N1, done, outcome.cache, outcome.rows_N)
 
 
 @torch.no_grad()
@@ -173,11 +174,13 @@ def _injected(engine: Engine, cache: PromptCache, flat: Tensor) -> PromptCache:
     return engine.space.inject(cache, flat.view(len(flat), engine.space.num_latents, engine.space.latent_dim))
 
 
-def _ids(completions: Completions, row: int) -> list[int]:
-    return [int(i) for i in completions.ids_NL[row][completions.mask_NL[row].bool()]]
+def _ids(completions: Completions, row: int, several: int = 1) -> list[int]:
+    """Tokens of an episode, those of all its completions one after another."""
+    rows = slice(row * several, (row + 1) * several)
+    return [int(i) for i in completions.ids_NL[rows][completions.mask_NL[rows].bool()]]
 
 
 def _equal(one: Outcome, other: Outcome) -> bool:
     same = one.items == other.items and one.samples == other.samples
     tokens = torch.equal(one.completions.ids_NL, other.completions.ids_NL)
-    return same and tokens and bool(np.array_equal(one.rewards_N, other.rewards_N))
+    return same and tokens and bool(np.array_equal(one.rewards_NM, other.rewards_NM))

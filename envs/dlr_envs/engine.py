@@ -18,16 +18,29 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Outcome:
-    """N finished episodes."""
+    """N finished episodes, each decoded M times."""
 
     items: list[Item]
     samples: list[Sample]
-    rewards_N: Floats
+    """N·M of them: row n·M + m is completion m of episode n."""
+    rewards_NM: Floats
     completions: Completions
+    """In the order of the samples."""
     cache: PromptCache
     """Prompts of the distinct questions, without latents."""
     rows_N: Tensor
     """Which prompt each episode had."""
+
+    @property
+    def rewards_N(self) -> Floats:
+        """An episode's reward: the mean over its completions."""
+        mean: Floats = self.rewards_NM.mean(1)
+        return mean
+
+    @property
+    def several(self) -> int:
+        """M."""
+        return int(self.rewards_NM.shape[1])
 
 
 class Engine:
@@ -43,9 +56,10 @@ class Engine:
         latents_per_step: int,
         temperature: float,
         max_new_tokens: int,
+        decodes_per_chain: int = 1,
     ) -> None:
         self.decoder, self.space, self.task, self.reward = decoder, space, task, reward
-        self.latents_per_step = latents_per_step
+        self.latents_per_step, self.decodes_per_chain = latents_per_step, decodes_per_chain
         self.temperature, self.max_new_tokens = temperature, max_new_tokens
 
     @property
@@ -63,6 +77,7 @@ class Engine:
             latents_per_step=self.latents_per_step,
             temperature=self.temperature,
             max_new_tokens=max_new_tokens,
+            decodes_per_chain=self.decodes_per_chain,
         )
 
     def begin(self, items: Sequence[Item]) -> Floats:
@@ -132,12 +147,28 @@ class Engine:
     @torch.no_grad()
     def _finish(self, generators: Sequence[np.random.Generator]) -> Outcome:
         ready = self.inject(self.cache, self.actions_NtD, self.rows_N)
+        completions = self.decode(ready, generators)
+        several = [item for item in self.items for _ in range(self.decodes_per_chain)]
+        samples = self.judge(several, completions)
+        rewards = np.array([self._reward_of(sample) for sample in samples], np.float32)
+        rewards_NM = rewards.reshape(len(self.items), self.decodes_per_chain)
+        return Outcome(self.items, samples, rewards_NM, completions, self.cache, self.rows_N)
+
+    @torch.no_grad()
+    def decode(self, ready: PromptCache, generators: Sequence[np.random.Generator]) -> Completions:
+        """Every row completed as an episode is: ``decodes_per_chain`` times, at the environment's temperature.
+
+        One completion is drawn from its episode's generator itself; several have one each, seeded by it.
+        """
+        count = self.decodes_per_chain
+        if count > 1:
+            seeds = [generator.integers(2**63, size=count) for generator in generators]
+            generators = [np.random.default_rng(int(seed)) for row in seeds for seed in row]
+            rows_N = torch.arange(ready.rows, device=ready.mask_NS.device)
+            ready = ready.select(rows_N.repeat_interleave(count))
         asked = getattr(self.reward, "needs_entropy", False) and getattr(self.decoder, "reports_entropy", False)
         more = {"entropy": True} if asked else {}
-        completions = self.decoder.decode(ready, self.max_new_tokens, self.temperature, generators, **more)
-        samples = self.judge(self.items, completions)
-        rewards = np.array([self._reward_of(sample) for sample in samples], np.float32)
-        return Outcome(self.items, samples, rewards, completions, self.cache, self.rows_N)
+        return self.decoder.decode(ready, self.max_new_tokens, self.temperature, generators, **more)
 
     def judge(self, items: Sequence[Item], completions: Completions) -> list[Sample]:
         """The task's verdict on every completion."""
@@ -171,14 +202,24 @@ class Engine:
             raise PluginError(f"reward {name} returned {value} on {sample}")
         return value
 
-    def describe(self, sample: Sample) -> Mapping[str, Any]:
-        """What ``info`` says of a finished episode: plain Python, no times."""
+    def describe(self, outcome: Outcome, number: int) -> Mapping[str, Any]:
+        """What ``info`` says of a finished episode: plain Python, no times.
+
+        Of several completions: the first one's text, all texts, mean verdicts, all their tokens.
+        """
+        samples = outcome.samples[number * outcome.several : (number + 1) * outcome.several]
+        first, item = samples[0], outcome.items[number]
+        texts = {"completions": tuple(sample.completion for sample in samples)} if len(samples) > 1 else {}
         return {
-            "completion": sample.completion,
-            "parsed": sample.parsed or "",
-            "correct": sample.correct,
-            "format": sample.format,
-            "tokens": sample.tokens,
+            "question": item.question,
+            "answer": item.answer,
+            "index": item.index,
+            "completion": first.completion,
+            "parsed": first.parsed or "",
+            "correct": sum(sample.correct for sample in samples) / len(samples),
+            "format": sum(sample.format for sample in samples) / len(samples),
+            "tokens": sum(sample.tokens for sample in samples),
+            **texts,
         }
 
     @torch.no_grad()

@@ -90,7 +90,7 @@ def export_policy(model: BaseAlgorithm, folder: str | Path, *, overwrite: bool =
         made.manifest(
             config, engine.decoder.fingerprint(), parameters=parameters,
             algorithm=f"{type(model).__name__} (stable-baselines3 {version('stable-baselines3')})",
-            training={"steps": steps, "decodes": int(model.num_timesteps)},
+            training={"steps": steps, "decodes": int(model.num_timesteps) * engine.decodes_per_chain},
         )  # fmt: skip
         save_weights({"assistant": assistant, "space": space}, made.path / "checkpoints" / f"step-{steps:06d}")
     finally:
@@ -169,7 +169,8 @@ def _settings(env: Any, options: Mapping[str, Any], model: BaseAlgorithm) -> tup
     host = given.get("host") or default_host()
     task, task_options = given["task"], dict(given.get("task_kwargs") or {})
     decoder = _named("decoder", given.get("decoder", "smollm2-135m"), "model")
-    decoder |= {"temperature": given.get("temperature", 0.0), "max_new_tokens": given["max_new_tokens"]}
+    sampling = {key: given[key] for key in ("temperature", "decodes_per_chain") if key in given}
+    decoder |= {**sampling, "max_new_tokens": given["max_new_tokens"]}
     space = _named("space", given.get("space", "kv"), "name")
     if space["name"] not in host.names("space"):
         name, saved = described_space(Path(space["name"]).expanduser())

@@ -52,12 +52,4 @@ class LatentEnv(gymnasium.Env[Any, Any]):
         observation, outcome = self.engine.act(np.asarray(action)[None], [self.np_random])
         if outcome is None:
             return observation[0], 0.0, False, False, {}
-        item, sample = outcome.items[0], outcome.samples[0]
-        info = {"question": item.question, "answer": item.answer, "index": item.index}
-        return (
-            observation[0],
-            float(outcome.rewards_N[0]),
-            True,
-            False,
-            {**info, **self.engine.describe(sample)},
-        )
+        return observation[0], float(outcome.rewards_N[0]), True, False, dict(self.engine.describe(outcome, 0))

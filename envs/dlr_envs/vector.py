@@ -129,12 +129,7 @@ class LatentVectorEnv(VectorEnv[Any, Any, Any]):
             return observation, zeros, no, no.copy(), {}
         self.finished = outcome
         rewards = outcome.rewards_N.astype(np.float64)
-        ended = self._info(
-            [
-                {"question": s.question, "answer": s.answer, "index": item.index, **self.engine.describe(s)}
-                for item, s in zip(outcome.items, outcome.samples, strict=True)
-            ]
-        )
+        ended = self._info([self.engine.describe(outcome, number) for number in range(self.num_envs)])
         if self.autoreset_mode == AutoresetMode.DISABLED:
             return observation, rewards, ~no, no, ended
         following, info = self._begin()
@@ -153,12 +148,12 @@ class LatentVectorEnv(VectorEnv[Any, Any, Any]):
         return states_USH[first].float(), mask_US[first]
 
     def log_prob(self, actions_NTD: Tensor, completion_ids_NL: Tensor, rows: Tensor | None = None) -> Tensor:
-        """log p_M(completion | question, latents) of the episodes the last step ended, at the sampling temperature.
+        """log p_M(completion | question, latents) of completions the last step ended, at the sampling temperature.
 
         Args:
-            actions_NTD: latents in [-1, 1]; gradients flow into them.
+            actions_NTD: latents in [-1, 1], one chain per completion; gradients flow into them.
             completion_ids_NL: token ids as ``finished.completions`` holds them.
-            rows: which of the N episodes are meant; all if None.
+            rows: which completions are meant (several of an episode stand in a row); all if None.
 
         Raises:
             ConfigError: no episode has ended yet.
@@ -166,8 +161,9 @@ class LatentVectorEnv(VectorEnv[Any, Any, Any]):
         if self.finished is None:
             raise ConfigError("log_prob needs finished episodes: call step first")
         done = self.finished
-        rows = torch.arange(self.num_envs, device=done.rows_N.device) if rows is None else rows
-        ready = self.engine.inject(done.cache, actions_NTD, done.rows_N[rows])
+        everyone = torch.arange(len(done.samples), device=done.rows_N.device)
+        rows = everyone if rows is None else rows
+        ready = self.engine.inject(done.cache, actions_NTD, done.rows_N[rows // done.several])
         mask_NL = done.completions.mask_NL[rows][:, : completion_ids_NL.shape[1]]
         return self.engine.decoder.log_prob(ready, completion_ids_NL, mask_NL, self.engine.temperature or 1.0)
 

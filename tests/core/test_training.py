@@ -333,7 +333,7 @@ def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure,
     rollout = trainer.collector.collect(gold=False)
     done = trainer.env.finished
     made = prompts(done.items, done.cache, done.rows_N)
-    trainer.rehearsal.remember(made, done.completions, rollout.batch.correct_BK)
+    trainer.rehearsal.remember(made[::4], done.completions, rollout.batch.correct_BK)
     samples = rollout.samples
     expected = []
     for start in range(0, len(samples), 4):

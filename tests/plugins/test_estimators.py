@@ -20,7 +20,7 @@ from dlr_plugins.estimators.pathwise_greedy import PathwiseGreedy
 from dlr_plugins.estimators.score import Score
 from torch import Tensor
 
-from dlr_core.batch import StepBatch
+from dlr_core.batch import Decodes, StepBatch
 from dlr_core.cost import TokenFlops, Usage
 from dlr_core.density import TanhGaussian
 from dlr_core.protocols import ChainBatch
@@ -106,6 +106,24 @@ def toy() -> Toy:
     return Toy(mean, log_std, batch)
 
 
+@pytest.fixture(scope="module")
+def marginal_toy(toy: Toy) -> Toy:
+    """The same chains, the kept ones decoded three times."""
+    latents = toy.batch.chains.actions_NTD.detach()[toy.batch.chosen_rows_N]
+    chances = word_log_probs(latents).exp()
+    words_NM = torch.multinomial(chances, 3, replacement=True, generator=torch.Generator().manual_seed(1))
+    words_BKM = words_NM.unflatten(0, (QUESTIONS, KEEP))
+    each = Decodes(REWARDS[words_BKM], (words_BKM == 0).double(), torch.zeros_like(words_BKM, dtype=torch.bool))
+
+    def weighted(latents_NTD: Tensor, weights: Tensor) -> Tensor:
+        log_prob_NM = word_log_probs(latents_NTD).gather(1, words_NM)
+        weights_NM = weights.flatten(0, 1) if weights.dim() == 3 else weights.flatten()[:, None]
+        return (log_prob_NM * weights_NM).sum()
+
+    changes = {"rewards_BK": each.rewards_BKM.mean(-1), "correct_BK": each.correct_BKM.mean(-1), "decodes": each}
+    return replace(toy, batch=replace(toy.batch, **changes, weighted_completion_log_prob=weighted))
+
+
 def deviation(estimates_B2T: Tensor) -> Tensor:
     """How many standard errors the mean estimate is away from the exact gradient, (2, T)."""
     error = estimates_B2T.std(0) / len(estimates_B2T) ** 0.5
@@ -125,6 +143,28 @@ def test_the_filtered_gradient_is_unbiased(name: str, toy: Toy) -> None:
     assert float(deviation(estimates).max()) < 4.5
     signal = exact_gradient().abs() / (estimates.std(0) / QUESTIONS**0.5)
     assert float(signal.max()) > 15  # precise enough to see a gradient a few tenths off
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_several_decodes_per_chain_leave_the_gradient_unbiased_and_lower_its_variance(
+    name: str, toy: Toy, marginal_toy: Toy
+) -> None:
+    estimates = marginal_toy.gradients(UNBIASED[name])
+    assert float(deviation(estimates).max()) < 4.5
+    assert bool((estimates.std(0) < toy.gradients(UNBIASED[name]).std(0)).all())
+
+
+def test_a_chains_completions_may_be_weighed_together_by_its_mean_reward(marginal_toy: Toy) -> None:
+    """Reward and likelihood of M completions as those of one long one: unbiased too, and noisier."""
+
+    def together(batch: StepBatch) -> tuple[Tensor, dict[str, float]]:
+        weights_BK = batch.rewards_BK / batch.chosen_inclusion_BK
+        latents_NTD = batch.chains.actions_NTD[batch.chosen_rows_N]
+        return -batch.weighted_completion_log_prob(latents_NTD, weights_BK) / batch.inclusion_BG.numel(), {}
+
+    estimates = marginal_toy.gradients(together)
+    assert float(deviation(estimates).max()) < 4.5
+    assert bool((estimates.std(0) > marginal_toy.gradients(UNBIASED["pathwise"]).std(0)).all())
 
 
 @pytest.mark.parametrize("name", UNBIASED)
@@ -205,7 +245,7 @@ def pathwise_weights(estimator: Any, batch: StepBatch) -> Tensor:
     expected = -(recorder.log_prob_N * recorder.weights_BK.flatten()).sum() / batch.inclusion_BG.numel()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(recorder.latents_NTD, batch.chains.actions_NTD[batch.chosen_rows_N])
-    return recorder.weights_BK
+    return recorder.weights_BK.flatten(1)
 
 
 def score_weights(estimator: Any, batch: StepBatch) -> Tensor:
@@ -343,3 +383,22 @@ def test_rows_of_weight_zero_cost_nothing() -> None:
     (slope,) = torch.autograd.grad(nothing, latents)
     assert float(nothing.detach()) == 0.0
     assert not slope.any()
+
+
+def test_of_several_completions_each_distinct_success_is_taught_and_no_wrong_one() -> None:
+    """Two chains, two completions each: two right with one text, one right with another, one wrong."""
+    correct_BKM = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
+    repeat_BKM = torch.tensor([[[False, False], [True, False]]])
+    batch = replace(
+        small_batch([[0.5, 1.0]], correct=[[0.5, 1.0]]), decodes=Decodes(correct_BKM, correct_BKM, repeat_BKM)
+    )
+    recorder: Any = batch.weighted_completion_log_prob
+    recorder.log_prob_N = -torch.arange(1.0, 5.0)
+    weights = pathwise_weights(PathwiseGreedy(PathwiseGreedy.Options()), batch)
+    share = 1.05 - 3 / 4
+    torch.testing.assert_close(weights, torch.tensor([[share, 0.0, 0.0, share]]))  # together K · share
+    alike = pathwise_weights(PathwiseGreedy(PathwiseGreedy.Options(rarity=False)), batch)
+    torch.testing.assert_close(alike, correct_BKM.flatten(1) / 2)
+    # advantages: each completion's own reward less the other chain's mean
+    plain = pathwise_weights(Pathwise(Pathwise.Options()), batch)
+    torch.testing.assert_close(plain, torch.tensor([[0.0, -1.0, 0.5, 0.5]]) / 2)

@@ -29,11 +29,13 @@ class PathwiseGreedy(Pathwise):
         super().__init__(options)
         self.rarity = options.rarity
 
-    def success_BK(self, batch: StepBatch) -> Tensor:
+    def success_BKM(self, batch: StepBatch) -> Tensor:
         """Success weights; with ``rarity`` a question's sum to K·(1.05 − success rate)."""
         if not self.rarity:
-            return super().success_BK(batch)
-        first_BK = batch.correct_BK * (~batch.repeat_BK)
-        rare_B1 = 1.0 + RARITY_FLOOR - batch.correct_BK.mean(1, keepdim=True)
-        share_BK = first_BK * batch.correct_BK.shape[1] / first_BK.sum(1, keepdim=True).clamp(min=1.0)
-        return self.options.success_weight * rare_B1 * share_BK
+            return super().success_BKM(batch)
+        each = batch.each
+        first_BKM = each.correct_BKM * (~each.repeat_BKM)
+        rare_B11 = 1.0 + RARITY_FLOOR - each.correct_BKM.mean((1, 2), keepdim=True)
+        distinct_B11 = first_BKM.sum((1, 2), keepdim=True).clamp(min=1.0)
+        share_BKM = first_BKM * first_BKM.shape[1] / distinct_B11
+        return self.options.success_weight * rare_B11 * share_BKM
