@@ -1,4 +1,4 @@
-"""A tiny random main model, a toy task that it can solve, and a small data file."""
+"""Tiny random main models, a toy task that they can solve, and a small data file."""
 
 import json
 from pathlib import Path
@@ -7,80 +7,14 @@ from typing import Any
 import pytest
 import torch
 from pydantic import BaseModel
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from dlr_core import API_VERSION, PluginHost, hookimpl
 from dlr_core.protocols import EnvSpec
 from dlr_core.records import Item, Verdict
 from dlr_core.splits import split_of
-
-BOS, EOS = "<s>", "</s>"
-TEMPLATE = (
-    "{{ bos_token }}"
-    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant:{% endif %}"
-)
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte, and two special tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({char: index for index, char in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS)
-    made.chat_template = TEMPLATE
-    return made
-
-
-def liven(tokenizer: PreTrainedTokenizerFast, table: torch.Tensor, head: torch.Tensor) -> None:
-    """Make an untrained model say different things: its head likes digits and the end."""
-    likely = tokenizer.convert_tokens_to_ids([*"0123456789", "Ġ", EOS])
-    with torch.no_grad():
-        table.mul_(25.0)
-        head.mul_(0.5)
-        head[likely] *= 5.0
-        head[tokenizer.eos_token_id] *= 0.8
-
-
-def save(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
-    return {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-
-
-def make_llama(folder: Path, seed: int = 0) -> Path:
-    """A folder with a random Llama."""
-    tokenizer = byte_tokenizer()
-    config = LlamaConfig(
-        hidden_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=96,
-        max_position_embeddings=8192,
-        tie_word_embeddings=False,
-        **special_ids(tokenizer),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config).float().eval()
-    with torch.no_grad():  # the usual scale makes every layer nearly the identity
-        for name, weight in model.model.layers.named_parameters():
-            if weight.dim() == 2:
-                weight.mul_(10.0 if "self_attn" in name else 5.0)
-    liven(tokenizer, model.model.embed_tokens.weight, model.lm_head.weight)
-    return save(model, tokenizer, folder)
+from dlr_core.testing.tiny import byte_tokenizer, save, special_ids
+from dlr_core.testing.tiny import tiny_model as write_tiny_model
 
 
 def make_gpt2(folder: Path) -> Path:
@@ -143,13 +77,13 @@ class ToyPlugin:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_llama(tmp_path_factory.mktemp("tiny-llama"))
+    return write_tiny_model(tmp_path_factory.mktemp("tiny-llama"))
 
 
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same architecture with other weights."""
-    return make_llama(tmp_path_factory.mktemp("other-llama"), seed=1)
+    return write_tiny_model(tmp_path_factory.mktemp("other-llama"), seed=1)
 
 
 @pytest.fixture(scope="session")

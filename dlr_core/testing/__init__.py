@@ -10,9 +10,15 @@ A plugin's own tests call it with an instance, a class, or nothing but a name::
         host.add(my_plugin, "mine")
         assert all(finding.ok for finding in check_plugin(host, "mine"))
 
+Spaces, baselines and refiners need a frozen main model; :func:`tiny_model` writes one that suits tests::
+
+    decoder = PluginHost.from_entry_points().create("decoder", "hf", {"model": str(tiny_model(folder))})
+    check_plugin(host, "mine", decoder)
+
 ``dlr plugins check NAME`` does the same from a shell.
 """
 
 from dlr_core.testing.kit import Finding, check_component, check_plugin
+from dlr_core.testing.tiny import tiny_model
 
-__all__ = ["Finding", "check_component", "check_plugin"]
+__all__ = ["Finding", "check_component", "check_plugin", "tiny_model"]

@@ -1,7 +1,7 @@
 """Running the checks of a plugin's parts and telling what was found."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from dlr_core.baselines import check_installed
 from dlr_core.errors import ConfigError, DataError, PluginError
 from dlr_core.host import KINDS, Entry, PluginHost
 from dlr_core.testing import checks
+from dlr_core.testing.decoder import decoder as check_decoder
 
 CHECKS: dict[str, Callable[..., None]] = {
     "assistant": checks.assistant,
@@ -20,6 +21,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "estimator": checks.estimator,
     "space": checks.space,
     "refiner": checks.refiner,
+    "decoder": check_decoder,
     "task": checks.task,
     "env": checks.env,
     "logger": checks.logger,
@@ -47,7 +49,8 @@ def check_plugin(host: PluginHost, plugin: str, decoder: Any = None) -> list[Fin
     Args:
         host: where it is loaded.
         plugin: its name (of its entry point).
-        decoder: a frozen main model, for parts that need one; without it they are not checked.
+        decoder: a frozen main model, for parts that need one; without it they are not checked. (Decoders are checked on
+            a tiny one that is made for it.)
 
     Raises:
         ConfigError: no such plugin, or it registers nothing.
@@ -60,9 +63,7 @@ def check_plugin(host: PluginHost, plugin: str, decoder: Any = None) -> list[Fin
 
 def check_component(host: PluginHost, entry: Entry, decoder: Any = None) -> Finding:
     """Check one registered part; whatever it raises becomes the finding's reason."""
-    found = CHECKS.get(entry.kind)
-    if found is None:
-        return Finding(entry.kind, entry.name, True, "no check for this kind")
+    found = CHECKS[entry.kind]
     asks = entry.kind in NEEDS_DECODER or (entry.kind in MAY_ASK and getattr(entry.factory, "asks_model", False))
     if asks and decoder is None:
         return Finding(entry.kind, entry.name, True, "not checked: it needs a main model")
@@ -73,8 +74,8 @@ def check_component(host: PluginHost, entry: Entry, decoder: Any = None) -> Find
     if "argument" in inspect.signature(entry.factory).parameters:
         return Finding(entry.kind, entry.name, True, "not checked: its name takes an argument")
 
-    def build(**context: Any) -> Any:
-        return host.create(entry.kind, entry.name, **context)
+    def build(values: Mapping[str, Any] | None = None, **context: Any) -> Any:
+        return host.create(entry.kind, entry.name, values, **context)
 
     try:
         if not entry.summary:

@@ -1,8 +1,11 @@
 """The conformance kit passes what keeps its contract and names the law that a part breaks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from dlr_plugins.decoders.hf import HFDecoder
 from pydantic import BaseModel, ConfigDict
 
 from dlr_core import API_VERSION, ConfigError, PluginHost
@@ -43,7 +46,7 @@ def test_every_built_in_part_keeps_its_contract(tiny_decoder):
     for plugin in ("builtin", "envs"):
         for found in check_plugin(host, plugin, tiny_decoder):
             assert found.ok, f"{found.kind} {found.name}: {found.reason}"
-            assert not found.reason or found.kind == "decoder" or "needs peft" in found.reason
+            assert not found.reason or "needs peft" in found.reason
 
 
 class Linear(torch.nn.Module):
@@ -312,6 +315,72 @@ def test_tasks_are_split_by_content_and_know_their_answers(changed, law):
     found = finding(task=Variant)
     assert found.ok == (law is None)
     assert (law or "") in found.reason
+
+
+def broken_decoders():
+    class Moody(HFDecoder):
+        """Its weights drift with every gradient."""
+
+        def log_prob(self, *given):
+            found = super().log_prob(*given)
+            if found.requires_grad:
+                self.model.lm_head.weight.data.mul_(1.0001)
+            return found
+
+    class Crowded(HFDecoder):
+        """A prompt's states depend on how many there are."""
+
+        def prefill(self, questions, *rest):
+            cache = super().prefill(questions, *rest)
+            return replace(cache, states_NSH=cache.states_NSH * len(questions))
+
+    class Greedy(HFDecoder):
+        """Never samples."""
+
+        def decode(self, cache, count, temperature=0.0, generators=None, **asked):
+            return super().decode(cache, count, **asked)
+
+    class Sharing(HFDecoder):
+        """Draws for all rows from the first one's generator."""
+
+        def decode(self, cache, count, temperature=0.0, generators=None, **asked):
+            return super().decode(cache, count, temperature, generators and [generators[0]] * cache.rows, **asked)
+
+    class Spending(HFDecoder):
+        """Writes into the cache that it was given."""
+
+        def decode(self, cache, *rest, **asked):
+            done = super().decode(cache, *rest, **asked)
+            cache.pending_NPH.mul_(1.0001)
+            return done
+
+    class Mean(HFDecoder):
+        """Takes the mean over tokens for a likelihood."""
+
+        def log_prob(self, cache, ids, mask, temperature=1.0):
+            return super().log_prob(cache, ids, mask, temperature) / mask.sum(1)
+
+    class Free(HFDecoder):
+        """Counts no likelihoods."""
+
+        def log_prob(self, *given):
+            before = self.usage.copy()
+            found = super().log_prob(*given)
+            self.usage.scored = before.scored
+            return found
+
+    return [
+        (Moody, "frozen model was changed"), (Crowded, "rest of the batch"), (Greedy, "must be sampled"),
+        (Sharing, "its own generator"), (Spending, "changed in place"), (Mean, "sum over the tokens"),
+        (Free, "must be counted"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("factory", "law"), broken_decoders(), ids=lambda value: getattr(value, "__name__", ""))
+def test_a_broken_decoder_fails_on_its_law(factory, law):
+    found = finding(decoder=factory)
+    assert not found.ok
+    assert law in found.reason
 
 
 def test_a_specification_and_an_unknown_plugin():

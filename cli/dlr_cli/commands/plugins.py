@@ -80,13 +80,25 @@ def check(
 @plugins_app.command("new")
 def new(
     name: Annotated[str, typer.Argument(help="Name of the plugin, such as acme: lower-case letters, digits, hyphens.")],
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Kind of part, reward by default; may be given several times: assistant, control, baseline, reward, "
+            "contrastive, scorer, estimator, space, refiner, decoder, task, env, logger."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; dlr-NAME by default.")] = None,
 ) -> None:
-    """Write an installable plugin package with one reward, a test that passes, and a CI workflow.
+    """Write an installable plugin package with a part of each wanted kind, tests that pass, and a CI workflow.
 
-    Example: dlr plugins new acme; pip install -e dlr-acme; dlr run --reward acme
+    Example: dlr plugins new acme --kind task --kind reward; pip install -e dlr-acme; dlr run --reward acme
     """
-    from dlr_cli.scaffold import write_package
+    from dlr_cli.scaffold import uses, write_package
 
-    folder = write_package(name, out or Path(f"dlr-{name}"))
-    print(f"wrote {folder}: pip install -e {folder}, then dlr plugins check {name}, dlr run --reward {name}")
+    kinds = kind or ["reward"]
+    folder = write_package(name, out or Path(f"dlr-{name}"), kinds)
+    print(
+        f"wrote {folder}: pip install -e {folder}, then",
+        *[f"dlr plugins check {name}", *uses(name, kinds)],
+        sep="\n    ",
+    )
