@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from transformers import DynamicCache
 
-from dlr_core.cost import TokenFlops, Usage
+from dlr_core.cost import Usage
 from dlr_core.errors import ConfigError, ModelError
 from dlr_core.protocols import Steer
 from dlr_core.records import Completions, PromptCache
@@ -22,18 +22,20 @@ from dlr_plugins.decoders.abreast import abreast, workers_for
 from dlr_plugins.decoders.copied_prompts import CopiedStepper, copied_log_prob, feed_after
 from dlr_plugins.decoders.drafting import Choice, Draft, Stepper, write
 from dlr_plugins.decoders.first_layer import Captured, FirstLayer
+from dlr_plugins.decoders.flops import token_flops
 from dlr_plugins.decoders.loading import load
 from dlr_plugins.decoders.packed_linear import pack
 from dlr_plugins.decoders.replaceable import replace_attention
 from dlr_plugins.decoders.shared_stepper import SharedStepper
 from dlr_plugins.decoders.teacher_forced import TeacherForced
+from dlr_plugins.decoders.text import PromptText
 
 BEGINNINGS = 8
 """Beginnings of prompts that are kept (one wording of a task has one, most of the time)."""
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 
-class HFDecoder:
+class HFDecoder(PromptText):
     """A frozen causal language model: prefill once, inject, decode once."""
 
     reports_entropy = True
@@ -58,7 +60,7 @@ class HFDecoder:
         self.body = self.model.base_model
         self.end_ids = self._end_ids()
         self.usage = Usage()
-        self.flops_per_token = self._flops_per_token()
+        self.flops_per_token = token_flops(self.model)
         self._beginnings: dict[tuple[int, ...], tuple[list[tuple[Tensor, Tensor]], Tensor]] = {}
         self.kv_sizes, self._template, probe = self._probe()
         self.shares_prompts = self._can_share(probe)
@@ -69,12 +71,6 @@ class HFDecoder:
         if ends is None:
             raise ModelError("the main model declares no end-of-sequence token")
         return torch.tensor(ends if isinstance(ends, list) else [ends], device=self.device)
-
-    def _flops_per_token(self) -> TokenFlops:
-        """Two FLOPs per entry of every matrix; tables that are only looked up are no matrices."""
-        tables = {id(m.weight) for m in self.body.modules() if isinstance(m, torch.nn.Embedding)}
-        matrices = [p.numel() for p in self.body.parameters() if p.dim() > 1 and id(p) not in tables]
-        return TokenFlops(2 * sum(matrices), 2 * self.model.get_output_embeddings().weight.numel())
 
     def _probe(self) -> tuple[list[tuple[int, int]], tuple[int, ...], PromptCache]:
         """Key/value sizes of every layer, the tokens with which every prompt of the chat template begins, a prompt."""
@@ -99,25 +95,6 @@ class HFDecoder:
             logging.getLogger(__name__).warning("%s: every chain copies its prompt: %s", name, reason)
         self._teacher = TeacherForced(self.model, self.flops_per_token.body, plain_head)
         return reason is None
-
-    # ---- text ----------------------------------------------------------------------------------------------------
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
-
-    def token(self, index: int) -> str:
-        """The text of one vocabulary entry."""
-        return str(self.tokenizer.decode([index]))
-
-    def prompt_ids(self, question: str) -> list[int]:
-        """Token ids of a question in the chat template, up to where the answer begins."""
-        if not self.tokenizer.chat_template:
-            return list(self.tokenizer(question + "\n")["input_ids"])
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
-        )
-        return self.encode(text)
 
     def embedding_table(self) -> Tensor:
         """The (V, H) input embedding table."""
@@ -312,10 +289,7 @@ class HFDecoder:
         length = int(mask_NL.sum(1).max())
         ids_NL, mask_NL = ids_NL[:, :length], mask_NL[:, :length]
         ended_N = (torch.isin(ids_NL, self.end_ids) & mask_NL.bool()).any(1)
-        texts = [
-            str(self.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True))
-            for ids, mask in zip(ids_NL, mask_NL, strict=True)
-        ]
+        texts = self.texts(ids_NL, mask_NL)
         return Completions(ids_NL, mask_NL, texts, ended_N, entropy_N / mask_NL.sum(1) if entropy else None)
 
     def log_prob(self, cache: PromptCache, ids_NL: Tensor, mask_NL: Tensor, temperature: float = 1.0) -> Tensor:
@@ -343,15 +317,6 @@ class HFDecoder:
         logits: Tensor = self.model.get_output_embeddings()(states_NPH)
         self.usage.logits += states_NPH.shape[0] * states_NPH.shape[1] * (1 + logits.requires_grad)
         return logits.float()
-
-    def encode_targets(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Texts as completions with their end token: ids (N, L) and mask (N, L)."""
-        end = int(self.end_ids[0])
-        rows = [[*self.encode(text), end] for text in texts]
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [end] * (width - len(row)) for row in rows], device=self.device)
-        mask = torch.tensor([[1.0] * len(row) + [0.0] * (width - len(row)) for row in rows], device=self.device)
-        return ids, mask
 
     def fingerprint(self) -> str:
         """SHA-256 over the name, dtype, shape and bytes of every parameter and buffer."""

@@ -1,0 +1,49 @@
+"""Text in and out of a main model: its tokenizer, its chat template, its end token."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class PromptText:
+    """What a decoder does with text. It sets these three attributes."""
+
+    tokenizer: Any
+    device: torch.device
+    end_ids: Tensor
+    """Tokens that end a completion, the usual one first."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def token(self, index: int) -> str:
+        """The text of one vocabulary entry."""
+        return str(self.tokenizer.decode([index]))
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """Token ids of a question in the chat template, up to where the answer begins."""
+        if not self.tokenizer.chat_template:
+            return list(self.tokenizer(question + "\n")["input_ids"])
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
+        )
+        return self.encode(text)
+
+    def encode_targets(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Texts as completions with their end token: ids (N, L) and mask (N, L)."""
+        end = int(self.end_ids[0])
+        rows = [[*self.encode(text), end] for text in texts]
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [end] * (width - len(row)) for row in rows], device=self.device)
+        mask = torch.tensor([[1.0] * len(row) + [0.0] * (width - len(row)) for row in rows], device=self.device)
+        return ids, mask
+
+    def texts(self, ids_NL: Tensor, mask_NL: Tensor) -> list[str]:
+        """What completions say, special tokens left out."""
+        return [
+            str(self.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True))
+            for ids, mask in zip(ids_NL, mask_NL, strict=True)
+        ]
