@@ -42,6 +42,17 @@ def check_installed(entry: Entry) -> None:
             raise ConfigError(f"{entry.kind} {entry.name!r} needs {module}: pip install '{requirement}'")
 
 
+def check_gradient(config: RunConfig, host: PluginHost) -> None:
+    """Raise unless the settings' decoder can be differentiated, which every baseline needs.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    name = config.decoder.name
+    if not getattr(host.find("decoder", name).factory, "gives_gradient", True):
+        raise ConfigError(f"a baseline needs the main model's gradient, which decoder {name!r} does not give")
+
+
 def load_rival(folder: Path, host: PluginHost, decoder: Any, config: RunConfig) -> Rival:
     """A baseline that ``dlr baseline`` left, on a frozen model that is already there.
 
@@ -67,6 +78,7 @@ def load_rival(folder: Path, host: PluginHost, decoder: Any, config: RunConfig) 
                 f"the baseline in {folder} was trained with {key} {theirs[key]}, the run with {ours[key]}"
             )
     check_installed(host.find("baseline", about["name"]))
+    check_gradient(config, host)
     digest = manifest["main_model"]["digest_before"]
     if digest != decoder.fingerprint():
         raise ModelError(f"the baseline in {folder} was trained on another main model (digest {digest[:12]}…)")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dlr_core.capabilities import missing
 from dlr_core.errors import ConfigError, unknown_name
 from dlr_core.host import PluginHost, explain
 
@@ -326,6 +327,7 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
             except ConfigError as error:
                 problems.extend(error.problems)
         problems.extend(_contradictions(config, host))
+        problems.extend(missing(config, {kind: complete[kind] for kind in COMPONENTS if kind in complete}, host))
     if config is None or problems:
         raise ConfigError(*problems)
     return config.model_copy(update=complete)

@@ -19,7 +19,10 @@ Steer = Callable[[int, Tensor], Tensor]
 
 
 class Decoder(Protocol):
-    """A frozen main model. Built from its options alone."""
+    """A frozen main model. Built from its options alone.
+
+    Class attributes may say what it does not give (:mod:`dlr_core.capabilities`).
+    """
 
     hidden_size: int
     """H."""

@@ -4,6 +4,7 @@ import copy
 import math
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -120,6 +121,9 @@ def estimator(build: Build, decoder: Any = None) -> None:
     require(loss.requires_grad, "the loss must be differentiable")
     loss.backward()
     require(leaf.grad is not None and bool(leaf.grad.abs().sum() > 0), "no gradient reaches the chains")
+    if getattr(part, "needs_gradient", True) is False:
+        batch, _ = toy.batch(MIXED, decoder)
+        part(replace(batch, weighted_completion_log_prob=_unasked, weighted_gold_log_prob=_unasked))
     batch, leaf = toy.batch(NOTHING_RIGHT, decoder)
     loss, logs = part(batch)
     _scalar(loss, logs)
@@ -266,6 +270,10 @@ def _verdict(verdict: Any) -> Verdict:
     inside = 0.0 <= verdict.correct <= 1.0 and 0.0 <= verdict.format <= 1.0
     require(inside, f"score: expected shares between 0 and 1, got {verdict}")
     return verdict  # type: ignore[no-any-return]
+
+
+def _unasked(latents_NTD: Tensor, weights_BK: Tensor) -> Tensor:
+    raise PluginError("needs_gradient is False, but the main model's log-prob was asked for")
 
 
 def _close(first: Tensor, second: Tensor, tolerance: float = 1e-4) -> bool:

@@ -28,18 +28,53 @@ class Sampling(WithOptions):
     needs_sampling = True
 
 
+class Backend:
+    """A decoder."""
+
+    class Options(BaseModel):
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        model: str = "small"
+        device: str = "auto"
+        dtype: str = "auto"
+
+
+class Afar(Backend):
+    """One that gives no gradient, and feeds embeddings only."""
+
+    gives_gradient, embeddings_only, reports_entropy = False, True, False
+
+    class Options(Backend.Options):
+        url: str = "here"
+        patience: int = Field(3, gt=0)
+
+
+class Blind(WithOptions):
+    needs_gradient = False
+
+
+class Charted:
+    embeddings_only = True
+
+    class Options(BaseModel):
+        chart: str = "joint"
+
+
+class Undecided(Plain):
+    needs_entropy = True
+
+
 class DecodesAll(Plain):
     decodes_all = True
 
 
 COMPONENTS = {
     "assistant": {"small-gpt": WithOptions, "mlp": WithOptions},
-    "reward": {"dual": WithOptions, "correctness": Plain},
+    "reward": {"dual": WithOptions, "correctness": Plain, "decisive": Undecided},
     "contrastive": {"bidirectional": WithOptions, "none": Plain},
     "scorer": {"none": DecodesAll, "learned": WithOptions},
-    "estimator": {"pathwise_greedy": WithOptions, "pathwise": Sampling, "score": WithOptions},
-    "space": {"kv": WithOptions, "input": WithOptions},
-    "decoder": {"hf": WithOptions},
+    "estimator": {"pathwise_greedy": WithOptions, "pathwise": Sampling, "score": Blind},
+    "space": {"kv": WithOptions, "input": Charted},
+    "decoder": {"hf": Backend, "afar": Afar},
     "env": {"dlr/ChainSum-v0": Plain, "dlr/GSM8K-v0": Plain},
     "logger": {"tensorboard": Plain, "early-stop": WithOptions},
 }
@@ -277,3 +312,44 @@ def test_a_toml_file_that_cannot_be_read_is_named(content: bytes | None, tmp_pat
     with pytest.raises(ConfigError, match="cannot read the config file") as caught:
         read_toml(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_backends_own_options_are_spelt_out_and_checked_like_a_components(small_host: PluginHost) -> None:
+    far = {"estimator": "score", "space": {"name": "input", "chart": "random"}, "replay": {"chains": 0}}
+    config = resolve(
+        {**far, "decoder": {"name": "afar", "patience": 5, "model": "large", "temperature": 0.5}}, small_host
+    )
+    own = {"model": "large", "device": "auto", "dtype": "auto", "url": "here", "patience": 5}
+    assert config.decoder.options == own
+    assert (config.decoder.name, config.decoder.temperature) == ("afar", 0.5)
+    assert resolve(config.model_dump(mode="json"), small_host) == config
+    assert resolve({}, small_host).decoder.options == {"model": "smollm2-135m", "device": "auto", "dtype": "auto"}
+    assert "decoder 'afar': patience: Input should be greater than 0, got 0" in problems(
+        {**far, "decoder": {"name": "afar", "patience": 0}}, small_host
+    )
+    for name, key, meant in (
+        ("afar", "patiense", "patience"),
+        ("hf", "url", "model"),
+        ("hf", "temprature", "temperature"),
+    ):
+        (found,) = problems({**far, "decoder": {"name": name, key: 1}}, small_host)
+        assert found.startswith(f"config: no option named 'decoder.{key}'; ")
+        assert f"decoder.{meant}" in found
+
+
+def test_what_a_decoder_cannot_do_is_one_line_for_every_setting_that_needs_it(small_host: PluginHost) -> None:
+    far = {"decoder": {"name": "afar"}, "estimator": "score", "space": {"name": "input", "chart": "fixed"}}
+    resolve({**far, "replay": {"chains": 0}}, small_host)
+    lacks = "decoder 'afar' gives no gradient of the main model: "
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"estimator": "pathwise_greedy"}, f"{lacks}estimator 'pathwise_greedy' needs it; use score"),
+        ({"space": "input"}, f"{lacks}a joint chart needs it; set space.chart to principal or random"),
+        ({"replay": {}}, f"{lacks}replay needs it; set replay.chains=0"),
+        ({"warmstart": {"steps": 1}}, f"{lacks}a warm start needs it; set warmstart.steps=0"),
+        ({"reward": "decisive"}, "decoder 'afar' reports no entropy, which reward 'decisive' needs"),
+    ]
+    for changed, expected in wrong:
+        assert problems({**far, "replay": {"chains": 0}, **changed}, small_host) == (expected,)
+    (narrow,) = problems({**far, "replay": {"chains": 0}, "space": "kv"}, small_host)
+    assert narrow.startswith("decoder 'afar' takes input embeddings only, and space 'kv' changes more than those")
+    resolve({**far, "decoder": {"name": "hf"}, "estimator": "pathwise_greedy", "space": "kv"}, small_host)

@@ -199,6 +199,16 @@ class Numb:
         return torch.zeros((), requires_grad=True) * 1.0, {}
 
 
+class Curious:
+    """An estimator that says it needs no gradient of the main model, and asks for one."""
+
+    needs_completions, needs_gold, needs_sampling, needs_gradient = True, False, False, False
+
+    def __call__(self, batch):
+        latents = batch.chains.actions_NTD[batch.chosen_rows_N]
+        return -batch.weighted_completion_log_prob(latents, batch.correct_BK), {}
+
+
 class Silent:
     """A logger without opinions."""
 
@@ -262,6 +272,7 @@ def test_a_sound_logger_passes():
         ("control", Overwriting, "changed in place"),
         ("scorer", Attached, "detached"),
         ("estimator", Numb, "no gradient reaches the chains"),
+        ("estimator", Curious, "needs_gradient is False, but"),
         ("env", lambda: {"task": "gcd"}, "docstring"),
     ],
 )

@@ -44,7 +44,7 @@ def baseline(
     from dlr_cli.baseline import train_baseline
     from dlr_cli.host import load_host
     from dlr_cli.settings import gather
-    from dlr_core.baselines import check_installed
+    from dlr_core.baselines import check_gradient, check_installed
     from dlr_core.config import resolve
 
     host = load_host()
@@ -54,6 +54,7 @@ def baseline(
     host.options("baseline", method, options)
     settings = resolve(values, host)
     check_installed(host.find("baseline", method))
+    check_gradient(settings, host)
     result = train_baseline(
         settings, host, method, options, prompt=prompt, out=out, overwrite=overwrite, quiet=as_json
     )  # fmt: skip

@@ -16,6 +16,7 @@ class Hybrid:
     needs_completions = True
     needs_gold = False
     needs_sampling = True
+    needs_gradient = True
 
     class Options(Score.Options):
         """Settings of ``hybrid``."""

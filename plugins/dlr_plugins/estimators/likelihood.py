@@ -14,6 +14,7 @@ class Likelihood:
     needs_completions = False
     needs_gold = True
     needs_sampling = False
+    needs_gradient = True
 
     def __call__(self, batch: StepBatch) -> tuple[Tensor, Mapping[str, float]]:
         """Mean negative log-likelihood of the gold answer in nats, over all chains."""

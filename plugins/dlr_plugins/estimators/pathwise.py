@@ -17,6 +17,7 @@ class Pathwise:
     needs_completions = True
     needs_gold = False
     needs_sampling = True
+    needs_gradient = True
 
     class Options(EstimatorOptions):
         """Settings of ``pathwise``."""

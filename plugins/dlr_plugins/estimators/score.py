@@ -15,6 +15,7 @@ class Score:
     needs_completions = True
     needs_gold = False
     needs_sampling = False
+    needs_gradient = False
 
     class Options(EstimatorOptions):
         """Settings of ``score``."""

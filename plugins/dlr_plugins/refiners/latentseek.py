@@ -23,6 +23,8 @@ VERDICT = (
 class LatentSeek:
     """Policy gradient on one question's latents, rewarded by the frozen model's own verdict (no gold answer)."""
 
+    needs_gradient = True
+
     class Options(BaseModel):
         """Settings of ``latentseek``."""
 

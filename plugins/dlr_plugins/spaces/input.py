@@ -18,6 +18,7 @@ class InputSpace(nn.Module):
 
     shares_prompts = True
     """Whether ``inject`` takes prompts that share a trunk (:meth:`dlr_core.records.PromptCache.share`)."""
+    embeddings_only = True
 
     class Options(SpaceOptions):
         """Settings of ``input``."""
