@@ -70,6 +70,9 @@ class Completions:
     """bool: the end token was produced within the limit."""
     entropy_N: Tensor | None = None
     """Mean over generated tokens of the entropy (nats, temperature 1) they were chosen at, the end token included."""
+    log_prob_NL: Tensor | None = None
+    """Log-probability (nats, temperature 1) of every generated token as it was chosen, 0 after them; None where the
+    decoder does not report it."""
 
 
 @dataclass(frozen=True)

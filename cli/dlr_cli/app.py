@@ -14,6 +14,7 @@ from dlr_cli.commands.push import push
 from dlr_cli.commands.report import report
 from dlr_cli.commands.reproduce import reproduce
 from dlr_cli.commands.run import run
+from dlr_cli.commands.serve import serve
 from dlr_cli.commands.space import space_app
 from dlr_cli.commands.sweep import sweep
 from dlr_core.errors import ConfigError, DLRError
@@ -34,6 +35,7 @@ app.command("ask")(ask)
 app.command("push")(push)
 app.command("sweep")(sweep)
 app.command("report")(report)
+app.command("serve")(serve)
 app.command("doctor")(doctor)
 app.command("list")(listing)
 app.add_typer(space_app, name="space")

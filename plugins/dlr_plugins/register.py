@@ -140,9 +140,11 @@ def dlr_register_decoder(register: Register) -> None:
     """Decoder backends."""
     from dlr_plugins.decoders.hf import HFDecoder
     from dlr_plugins.decoders.lookup import LookupDecoder
+    from dlr_plugins.decoders.remote import RemoteDecoder
 
     register("hf", HFDecoder)
     register("lookup", LookupDecoder)
+    register("remote", RemoteDecoder)
 
 
 @hookimpl

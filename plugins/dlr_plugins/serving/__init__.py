@@ -1,0 +1,1 @@
+"""A server of completions for prompt embeddings, in vLLM's wire format."""
