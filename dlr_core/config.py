@@ -94,6 +94,11 @@ class OptimSettings(Section):
         description="Share of the run (of the nearer limit), at its end, over which the rates fall to a tenth.",
     )
     clip: float = Field(1.0, gt=0, description="Bound on the gradient's norm.")
+    patience: int = Field(
+        5,
+        ge=1,
+        description="Steps in a row with updates left out, for want of a finite loss or gradient, that end the run.",
+    )
     entropy: float = Field(0.0, ge=0, description="Weight of the policy's entropy (nats per latent coordinate).")
     kl: float = Field(0.0, ge=0, description="Weight of KL to the prior N(0, σ₀²) (nats per latent coordinate).")
 
@@ -154,6 +159,7 @@ class CheckpointSettings(Section):
 
     every: int = Field(25, ge=1, description="Steps between checkpoints.")
     keep: int = Field(2, ge=1, description="Newest checkpoints kept.")
+    best: bool = Field(True, description="Also keep the one before which the mean reward of so many steps was highest.")
 
 
 class ProbeSettings(Section):
@@ -189,6 +195,9 @@ class RunConfig(Section):
         "wall",
         description="What minutes are counted in: wall time, or this process's CPU time (all threads together): fair "
         "where runs share a machine.",
+    )
+    judge_seconds: float = Field(
+        120.0, gt=0, description="Limit on one call of the task's verifier or of the reward; beyond it the run stops."
     )
     init_from: str | None = Field(
         None, description="Run folder whose newest assistant and chart this one starts from; the optimiser starts anew."

@@ -40,6 +40,14 @@ class RunFolderError(DLRError, OSError):
     """A run folder is missing, taken, or damaged."""
 
 
+class DivergedError(DLRError, ArithmeticError):
+    """Training has no finite loss or gradient any more."""
+
+
+class DamageWarning(UserWarning):
+    """Something was damaged, and what is older and intact is used instead."""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """One line that says a name is unknown and offers the nearest valid one."""
     names = sorted(known)

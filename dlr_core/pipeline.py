@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
-from dlr_core.checkpoint import latest_checkpoint, load_weights
+from dlr_core.checkpoint import load_weights
+from dlr_core.checkpoints import best_checkpoint, latest_checkpoint
 from dlr_core.config import RunConfig, resolve
 from dlr_core.errors import ConfigError, RunFolderError
 from dlr_core.evaluate import Evaluator
+from dlr_core.generators import seed_process
 from dlr_core.host import PluginHost
 from dlr_core.pretrained import Pretrained
 from dlr_core.protocols import EnvSpec, Refiner
@@ -41,6 +43,7 @@ def env_kwargs(config: RunConfig, host: PluginHost) -> dict[str, Any]:
         "temperature": config.decoder.temperature,
         "max_new_tokens": config.decoder.max_new_tokens or spec.max_new_tokens,
         "decodes_per_chain": config.decoder.decodes_per_chain,
+        "judge_seconds": config.judge_seconds,
         "host": host,
     }
 
@@ -61,7 +64,7 @@ def eval_sizes(config: RunConfig, host: PluginHost, asked: int | None = None) ->
 
 def build_trainer(config: RunConfig, host: PluginHost) -> Trainer:
     """Every part of a run, made from its settings and seeded."""
-    torch.manual_seed(config.seed)
+    seed_process(config.seed)
     env = host.make_env(config.env, num_envs=config.batch.questions * config.decodes, **env_kwargs(config, host))
     space = env.engine.space
     shape = {
@@ -122,8 +125,16 @@ class DLRPipeline(Pretrained):
         return self.config.task.name or spec.task
 
     @classmethod
-    def from_run(cls, run: str | Path, *, host: PluginHost | None = None, env: str | None = None) -> "DLRPipeline":
-        """Load a run's newest checkpoint; ``env`` puts it on another environment.
+    def from_run(
+        cls, run: str | Path, *, host: PluginHost | None = None, env: str | None = None, best: bool = False
+    ) -> "DLRPipeline":
+        """Load a run's newest checkpoint.
+
+        Args:
+            run: run folder.
+            host: every component; all that are installed if None.
+            env: another environment to put it on.
+            best: the checkpoint before which the mean reward was highest, rather than the newest.
 
         Raises:
             RunFolderError: the folder holds no run, or a damaged one.
@@ -134,7 +145,8 @@ class DLRPipeline(Pretrained):
             raise RunFolderError(f"{folder} holds a baseline, not a run: dlr eval RUN --baseline {folder}")
         saved = {**manifest["config"], "loggers": ()}  # nothing is logged, and they may be gone
         made = cls.assemble({**saved, "env": env, "task": {}} if env and env != saved["env"] else saved, host=host)
-        load_weights({"assistant": made.assistant, "space": made.engine.space}, latest_checkpoint(folder))
+        chosen = best_checkpoint(folder) if best else latest_checkpoint(folder)
+        load_weights({"assistant": made.assistant, "space": made.engine.space}, chosen)
         if (folder / EVAL).is_file():
             table = json.loads((folder / EVAL).read_text(encoding="utf-8"))
             made.table = {key: table[key] for key in CARD if key in table}

@@ -91,9 +91,10 @@ class Rehearsal:
             chains = self.collector.sample(states_BSH.float(), mask_BS, self._noise(len(rows_N)))
         items = [prompt.item for prompt in prompts_B for _ in range(count)]
         judged: list[Sample]
-        completions, judged = self.env.engine.complete(
-            items, cache, rows_N, chains.actions_NTD, seed=seed, opening=opening
-        )
+        with self.collector.frozen.watch(self.collector.verifying):
+            completions, judged = self.env.engine.complete(
+                items, cache, rows_N, chains.actions_NTD, seed=seed, opening=opening
+            )
         self.remember(prompts_B, completions, correctness(judged).view(-1, count))
         return judged
 
@@ -137,7 +138,8 @@ class Rehearsal:
             noise_NSH = torch.randn(states_NSH.shape, generator=self.collector.generator).to(states_NSH.device)
             states_NSH = states_NSH + self.settings.blur * spread(states_NSH, mask_NS) * noise_NSH
         chains = self.collector.sample(states_NSH, mask_NS, self._noise(count))
-        ready = self.env.engine.inject(cache, chains.actions_NTD)
+        with self.collector.frozen.watch(f"space {type(self.env.engine.space).__name__}"):
+            ready = self.env.engine.inject(cache, chains.actions_NTD)
         nll_N = -self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
         self.buffer.reweigh((nll_N.detach().clamp(*SURPRISE) ** self.settings.priority).tolist())
         nll = nll_N.mean()

@@ -11,7 +11,8 @@ from dlr_core.advantages import dead_groups
 from dlr_core.batch import Decodes, MainModel, StepBatch
 from dlr_core.cost import Ledger
 from dlr_core.diversity import diversity
-from dlr_core.errors import PluginError
+from dlr_core.errors import DLRError, PluginError
+from dlr_core.frozen import Frozen
 from dlr_core.protocols import Assistant, ChainBatch, Scorer
 from dlr_core.records import Completions, Sample
 from dlr_core.selection import inclusion_probabilities, systematic_sample
@@ -67,6 +68,7 @@ class Collector:
         decoder = env.engine.decoder
         self.space, self.device = env.engine.space, decoder.device
         self.ledger = Ledger(decoder.usage, decoder.flops_per_token)
+        self.frozen = Frozen(decoder)
 
     def noise(self, rows: int) -> Tensor:
         """Standard normal noise (rows, T, D), always drawn on the CPU so that devices agree."""
@@ -77,15 +79,19 @@ class Collector:
         """Chains from the assistant, checked.
 
         Raises:
-            PluginError: wrong shape, or not finite.
+            PluginError: it raises, or they have a wrong shape, are not finite, or lie outside the box.
         """
-        with self.ledger.flops("assistant", backward=torch.is_grad_enabled()):
-            chains = self.assistant.sample(states_BSH, mask_BS, noise_NTD)
-        if chains.pre_NTD.shape != noise_NTD.shape or not bool(torch.isfinite(chains.pre_NTD).all()):
-            raise PluginError(
-                f"assistant {type(self.assistant).__name__}: expected finite latents of shape "
-                f"{tuple(noise_NTD.shape)}, got shape {tuple(chains.pre_NTD.shape)}"
-            )
+        who = f"assistant {type(self.assistant).__name__}"
+        with self.frozen.watch(who), self.ledger.flops("assistant", backward=torch.is_grad_enabled()):
+            try:
+                chains = self.assistant.sample(states_BSH, mask_BS, noise_NTD)
+                flaw = _flaw(chains, tuple(noise_NTD.shape))
+            except DLRError:
+                raise
+            except Exception as error:  # a stranger's module may raise anything
+                raise PluginError(f"{who} raised {type(error).__name__}: {error}".splitlines()[0]) from error
+        if flaw:
+            raise PluginError(f"{who}: {flaw}")
         return chains
 
     def collect(self, *, gold: bool) -> Rollout:
@@ -107,7 +113,8 @@ class Collector:
         each: Decodes | None = None
         if not gold:
             kept = latents_BGTD.gather(1, chosen_BK[..., None, None].expand(-1, -1, *latents_BGTD.shape[2:]))
-            self.env.step(self.flat(kept.flatten(0, 1)))
+            with self.frozen.watch(self.verifying):
+                self.env.step(self.flat(kept.flatten(0, 1)))
             done = self.env.finished
             samples = done.samples
             rewards_BK = torch.as_tensor(done.rewards_N, device=self.device).view(chosen_BK.shape)
@@ -166,13 +173,21 @@ class Collector:
     def _predict(self, states_BSH: Tensor, mask_BS: Tensor, latents_BGTD: Tensor) -> Tensor:
         """What the scorer expects of every chain; one that needs gold is given p_M(gold answer) instead of states."""
         scorer: Any = self.scorer
+        who, shape = f"scorer {type(scorer).__name__}", tuple(latents_BGTD.shape[:2])
         if not getattr(scorer, "needs_gold", False):
-            with self.ledger.flops("scorer"):
-                return self.scorer.predict(states_BSH, mask_BS, latents_BGTD)
+            with self.frozen.watch(who), self.ledger.flops("scorer"):
+                predicted = self.scorer.predict(states_BSH, mask_BS, latents_BGTD)
+            return _finite(predicted, shape, who)
         leaders = torch.arange(len(latents_BGTD), device=self.device) * self.decodes
         log_prob_N = self.env.gold_log_prob(latents_BGTD.flatten(0, 1), leaders.repeat_interleave(self.samples))
-        predicted: Tensor = scorer.predict_from_gold(log_prob_N.view(latents_BGTD.shape[:2]))
-        return predicted
+        return _finite(scorer.predict_from_gold(log_prob_N.view(shape)), shape, who)
+
+    @property
+    def verifying(self) -> str:
+        """The parts that have a hand in decoding and judging chains, for a person to read."""
+        engine = self.env.engine
+        names = [type(part).__name__ for part in (engine.space, engine.task, engine.reward)]
+        return "space {}, task {} or reward {}".format(*names)
 
     def refresh(self, batch: StepBatch) -> StepBatch:
         """The same noise through the assistant as it is now: a new graph for another update on the same outcome."""
@@ -234,3 +249,21 @@ def outcome_metrics(rollout: Rollout) -> dict[str, Any]:
         "decodes": len(samples),
         "tokens": sum(s.tokens for s in samples),
     }
+
+
+def _flaw(chains: ChainBatch, shape: tuple[int, ...]) -> str | None:
+    """What is wrong with an assistant's chains; None if nothing is."""
+    pre_NTD = chains.pre_NTD
+    strange = 0 if pre_NTD.shape != shape else int((~torch.isfinite(pre_NTD)).sum())
+    if pre_NTD.shape != shape or strange:
+        count = f", {strange} of them not finite" if strange else ""
+        return f"expected finite latents of shape {shape}, got shape {tuple(pre_NTD.shape)}{count}"
+    largest = float(chains.actions_NTD.detach().abs().max())
+    return None if largest <= 1 else f"expected actions in [-1, 1], got one of size {largest:.3g}"
+
+
+def _finite(predicted: Tensor, shape: tuple[int, ...], who: str) -> Tensor:
+    """A scorer's predictions, checked: one that is not finite would spoil which chains are chosen."""
+    if predicted.shape != shape or not bool(torch.isfinite(predicted).all()):
+        raise PluginError(f"{who}: expected finite predictions of shape {shape}, got shape {tuple(predicted.shape)}")
+    return predicted

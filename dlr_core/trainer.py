@@ -1,5 +1,6 @@
 """The algorithm: roll out, estimate the gradient, replay successes, update. The main model is never touched."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from dlr_core.protocols import Assistant, Scorer
 from dlr_core.rehearsal import Rehearsal
 from dlr_core.rollout import Collector, LearnerEnv, distinct_answers, outcome_metrics
 from dlr_core.schedule import CLOCKS, Schedule
+from dlr_core.updates import Updates
 
 Metrics = dict[str, Any]
 
@@ -52,13 +54,17 @@ class Trainer:
         self.step_number, self.seconds = 0, 0.0
         self.recorded: Sequence[float] = ()
         """Progress before each step of the run that this one makes again."""
-        modules: tuple[Any, ...] = (assistant, contrastive)
-        own = [parameter for module in modules for parameter in module.parameters()]
-        groups: list[dict[str, Any]] = [{"params": own, "base_lr": config.optim.lr}]
-        if self.space.trainable():
-            groups.append({"params": self.space.trainable(), "base_lr": config.optim.chart_lr})
+        modules: dict[str, Any] = {"assistant": assistant, "contrastive": contrastive}
+        named = {f"{part}.{name}": p for part, module in modules.items() for name, p in module.named_parameters()}
+        groups: list[dict[str, Any]] = [{"params": list(named.values()), "base_lr": config.optim.lr}]
+        if chart := self.space.trainable():
+            groups.append({"params": chart, "base_lr": config.optim.chart_lr})
+            named |= {f"chart.{number}": parameter for number, parameter in enumerate(chart)}
         self.optimizer = torch.optim.Adam(groups, lr=config.optim.lr, betas=(0.9, 0.98))
-        self.parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
+        self.parameters: list[nn.Parameter] = list(named.values())
+        self.frozen = self.collector.frozen
+        self.frozen.refuse_parameters(self.parameters, "the assistant, the contrastive objective or the space")
+        self.updates = Updates(self.optimizer, named, config.optim.clip, config.optim.patience)
         self.prior = self._prior()
         env.reset(seed=config.seed, options={"group_size": config.decodes})
 
@@ -105,6 +111,7 @@ class Trainer:
         """One step: a rollout (or several, where dead groups are resampled) and its updates."""
         began, spent = time.perf_counter(), self.clock()
         self.ledger.begin()
+        self.updates.begin()
         progress = self.progress
         rate = self._schedule.rate(self.step_number, progress)
         for group in self.optimizer.param_groups:
@@ -115,12 +122,15 @@ class Trainer:
         probe = self.config.probe.every
         if probe and estimator.needs_completions and self.step_number % probe == 0:
             metrics["distinct_answers_tokens"] = self.token_variety()
+        self.updates.end()
+        if self.updates.skipped:
+            metrics["skipped_updates"] = self.updates.skipped
         self.step_number += 1
         self.seconds += self.clock() - spent
         return {
             "step": self.step_number,
             "phase": "warmstart" if warm else "rl",
-            **metrics,
+            **{key: _number(value) for key, value in metrics.items()},
             **self.ledger.close(),
             "progress": progress,
             "seconds": time.perf_counter() - began,
@@ -131,9 +141,10 @@ class Trainer:
     def _learn_from_gold(self, estimator: Any) -> Metrics:
         with self.ledger.phase("update"):
             rollout = self.collector.collect(gold=True)
-            loss, logs = estimator(rollout.batch)
-            loss.backward()
-            norm = self._apply()
+            with self.frozen.watch(f"estimator {type(estimator).__name__}"):
+                loss, logs = estimator(rollout.batch)
+            self.updates.backward(loss)
+            norm = self.updates.apply()
         self.env.reset(options={"group_size": self.config.decodes})
         unseen = dict.fromkeys(("reward", "correct", "format"))
         return {**unseen, "decodes": 0, "tokens": 0, "loss": float(loss.detach()), "grad_norm": norm, **logs}
@@ -164,29 +175,31 @@ class Trainer:
         with self.ledger.phase("replay"):
             loss, replay_logs = self.rehearsal.replay(least=questions)
             if loss is not None:
-                loss.backward()
-        norm = self._apply()
+                self.updates.backward(loss)
+        norm = self.updates.apply()
         for _ in range(self.config.replay.updates - 1):
             with self.ledger.phase("replay"):
                 loss, _ = self.rehearsal.replay(least=questions)
                 if loss is not None:
-                    loss.backward()
-                    self._apply()
+                    self.updates.backward(loss)
+                    self.updates.apply()
         for _ in range(self.config.batch.epochs - 1):
-            estimator(self.collector.refresh(batch))[0].backward()
-            self._apply()
+            self.updates.backward(estimator(self.collector.refresh(batch))[0])
+            self.updates.apply()
         return {**_combine(gathered), **search_logs, **replay_logs, "grad_norm": norm}
 
     def _accumulate(self, estimator: Any, batch: StepBatch) -> Metrics:
         """Gradients of one rollout's loss; the scorer learns from its outcome."""
-        loss, logs = estimator(batch)
-        contrast, contrast_logs = self.contrastive(batch)
+        with self.frozen.watch(f"estimator {type(estimator).__name__}"):
+            loss, logs = estimator(batch)
+        with self.frozen.watch(f"contrastive objective {type(self.contrastive).__name__}"):
+            contrast, contrast_logs = self.contrastive(batch)
         penalty, policy_logs = self._regulariser(batch.chains.policy)
         total = loss + contrast + penalty
-        total.backward()
+        self.updates.backward(total)
         latents_BGTD = batch.chains.actions_NTD.detach().unflatten(0, (len(batch.questions), -1))
         chosen = batch.chosen_BK[..., None, None].expand(-1, -1, *latents_BGTD.shape[2:])
-        with self.ledger.flops("scorer"):
+        with self.frozen.watch(f"scorer {type(self.scorer).__name__}"), self.ledger.flops("scorer"):
             scorer_logs = self.scorer.update(
                 batch.states_BSH, batch.mask_BS, latents_BGTD.gather(1, chosen), batch.rewards_BK
             )
@@ -203,12 +216,6 @@ class Trainer:
         penalty = self.config.optim.kl * kl - self.config.optim.entropy * entropy
         logs = {"entropy": float(entropy.detach()), "kl": float(kl.detach())}
         return penalty, {**logs, "scale": float(policy.log_std.detach().exp().mean())}
-
-    def _apply(self) -> float:
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.optim.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return float(norm)
 
     # ---- probes --------------------------------------------------------------------------------------------------
 
@@ -234,3 +241,8 @@ def _combine(gathered: list[Metrics]) -> Metrics:
     added = ("decodes", "tokens", "dead_groups")
     rows = {key: [m[key] for m in gathered if key in m] for key in gathered[-1]}
     return {key: sum(values) / (1 if key in added else len(values)) for key, values in rows.items()}
+
+
+def _number(value: Any) -> Any:
+    """A metric as JSON knows it: what is not finite is None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -20,9 +20,9 @@ Report = Callable[[str], None]
 
 def measure_run(
     run: Path, host: PluginHost, *, env: str | None, n: int | None, k: int, samples: int | None, split: Any, seed: int,
-    report: Report, baselines: Sequence[Path] = (), refiner: str | None = None,
+    report: Report, baselines: Sequence[Path] = (), refiner: str | None = None, best: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """The control table of a run's newest checkpoint, on its own environment or another, with trained baselines.
+    """The control table of a run's newest checkpoint (or best), on its environment or another, with trained baselines.
 
     Raises:
         ConfigError: two baselines in folders of one name, or one that is named like a row.
@@ -32,7 +32,7 @@ def measure_run(
     taken = [name for name in names if names.count(name) > 1 or name in (*control_rows(host), "trained")]
     if taken:
         raise ConfigError(f"--baseline: {taken[0]!r} would name two rows; rename the folder")
-    trained = DLRPipeline.from_run(run, host=host, env=env)
+    trained = DLRPipeline.from_run(run, host=host, env=env, best=best)
     asked = resolve({**manifest["config"], "loggers": ()}, host)  # as for the pipeline: they may be gone
     rivals = [load_rival(folder, host, trained.engine.decoder, asked) for folder in baselines]
     if len({rival.label for rival in rivals}) < len(rivals):

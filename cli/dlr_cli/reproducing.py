@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dlr_cli.progress import RunProgress
 from dlr_cli.session import Stop, place
-from dlr_core.checkpoint import save_checkpoint
+from dlr_core.checkpoints import save_checkpoint
 from dlr_core.config import resolve
 from dlr_core.errors import RunFolderError
 from dlr_core.host import PluginHost

@@ -1,8 +1,11 @@
 """One run from settings to table: build, train with progress, save, evaluate."""
 
+import contextlib
 import json
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +16,16 @@ from typing import Any
 
 from rich.console import Console
 
+from dlr_cli.guarding import require_finite, require_unchanged
 from dlr_cli.measure import complete, printable
 from dlr_cli.progress import RunProgress
 from dlr_cli.report.page import render
+from dlr_cli.resuming import go_on
 from dlr_cli.table import open_console, print_table
-from dlr_core.checkpoint import latest_checkpoint, restore, save_checkpoint
+from dlr_core.checkpoints import Checkpoints, has_checkpoint
 from dlr_core.config import RunConfig
 from dlr_core.controls import control_table
+from dlr_core.durable import write_whole
 from dlr_core.host import PluginHost
 from dlr_core.loggers import Loggers
 from dlr_core.pipeline import build_trainer, eval_sizes
@@ -31,22 +37,39 @@ from dlr_core.trainer import Trainer
 
 
 class Stop:
-    """The first Ctrl-C or SIGTERM asks for a stop after the step; the second acts at once."""
+    """The first Ctrl-C, SIGTERM or lost terminal asks for a stop after the step; the second acts at once."""
 
     def __init__(self) -> None:
         self.asked = False
-        self._old = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup asked for it to be ignored
+            numbers.append(signal.SIGHUP)
+        if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+            numbers = []
+        self._old = {number: signal.signal(number, self._ask) for number in numbers}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _leave_terminal()
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("stopping after this step …", file=sys.stderr)
+        with contextlib.suppress(RuntimeError, OSError):  # the signal came in the middle of a print; nobody reads it
+            print("stopping after this step …", file=sys.stderr)
 
     def restore(self) -> None:
         """Give the signals back."""
         for number, handler in self._old.items():
             signal.signal(number, handler)
+
+
+def _leave_terminal() -> None:
+    """Print nowhere from now on, where the terminal is gone: an error while printing must not cost the checkpoint."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        if os.isatty(stream):
+            os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def execute(
@@ -57,7 +80,7 @@ def execute(
     resume: bool,
     overwrite: bool,
     as_json: bool,
-    go_on: str | None = None,
+    again: str | None = None,
     quiet: bool = False,
 ) -> None:
     """Train and evaluate; everything is left in the run folder.
@@ -69,11 +92,12 @@ def execute(
         resume: continue what is there.
         overwrite: replace what is there.
         as_json: print the table as JSON; with no table nothing.
-        go_on: what an interrupted user is told to do; to resume, if None.
+        again: what an interrupted user is told to do; to resume, if None.
         quiet: print no table, and progress on stderr.
     """
     console = open_console(stderr=as_json or quiet)
     path = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    again = again or f"dlr run --resume {path}"
     check_free(path, resume=resume, overwrite=overwrite)
     loggers = Loggers.build(config.loggers, host, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
     with console.status("loading the main model …"):
@@ -81,23 +105,22 @@ def execute(
         digest = trainer.env.engine.decoder.fingerprint()
     folder = RunFolder(path, resume=resume, overwrite=overwrite)
     try:
-        parameters = _count(trainer)
-        folder.manifest(
-            config, digest, main_model=place(trainer.env.engine.decoder), parameters=parameters,
-            plugins=host.distributions,
-        )  # fmt: skip
+        parameters, where = _count(trainer), place(trainer.env.engine.decoder)
+        stopped: str | None = None
         if resume:
             with console.status("restoring the newest checkpoint …"):
-                restore(trainer, latest_checkpoint(path))
+                stopped = go_on(trainer, path, read_manifest(path), config, {"digest": digest, **where})
+        folder.manifest(config, digest, main_model=where, parameters=parameters, plugins=host.distributions)
+        if resume:
             folder.truncate_logs(trainer.step_number)
             folder.note_resume(trainer.step_number)
         earlier = read_log(path, "metrics")
         loggers.begin(RunInfo(path, config.model_dump(mode="json"), digest, parameters, earlier))
-        with _ending(loggers, trainer, folder) as end:
-            finished, end.reason = _train(config, trainer, folder, loggers, console)
+        with _ending(loggers, trainer, folder, again) as end:
+            finished, end.reason = (True, stopped) if stopped else _train(config, trainer, folder, loggers, console)
             if not finished:
                 end.outcome = "interrupted"
-                console.print(f"saved; go on with: {go_on or f'dlr run --resume {path}'}", highlight=False)
+                console.print(f"saved; go on with: {again}", highlight=False)
                 sys.exit(130)
             if end.reason:
                 console.print(f"stopped by {end.reason}", highlight=False)
@@ -109,7 +132,7 @@ def execute(
             print(json.dumps(printable(result)))
         elif result and not quiet:
             print_table(result, console)
-        (path / "report.html").write_text(render([path]), encoding="utf-8")
+        write_whole(path / "report.html", render([path]))
         board = "; tensorboard --logdir " + str(path) if (path / "tensorboard").is_dir() else ""
         console.print(f"run folder: {path} (report.html{board})", highlight=False)
     finally:
@@ -126,13 +149,14 @@ class _End:
 
 
 @contextmanager
-def _ending(loggers: Loggers, trainer: Trainer, folder: RunFolder) -> Iterator[_End]:
+def _ending(loggers: Loggers, trainer: Trainer, folder: RunFolder, again: str) -> Iterator[_End]:
     """Tells the loggers how the run ended, whatever happens inside."""
     end = _End()
     try:
         yield end
     except KeyboardInterrupt:
         end.outcome = "interrupted"
+        print(f"go on from the newest checkpoint with: {again}", file=sys.stderr)
         raise
     except Exception as error:
         end.reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -146,10 +170,10 @@ def start_or_go_on(
 ) -> None:
     """:func:`execute` as one of many runs: from its newest checkpoint if it has one, else from the start."""
     begun = (folder / "manifest.json").is_file()
-    resume = begun and any((folder / "checkpoints").glob("step-*"))
+    resume = begun and has_checkpoint(folder)
     execute(
         config, host, out=folder, resume=resume, overwrite=begun and not resume, as_json=as_json, quiet=quiet,
-        go_on="the same command again",
+        again="the same command again",
     )  # fmt: skip
 
 
@@ -173,24 +197,26 @@ def _train(
     """
     reason = None
     stop = Stop()
-    checkpoints = folder.path / "checkpoints"
+    checkpoints = Checkpoints(folder.path, config.checkpoint, read_log(folder.path, "metrics"))
     progress = RunProgress(console, steps=trainer.total_steps, minutes=config.minutes, done=trainer.step_number)
     try:
         with progress:
             for metrics in trainer.run():
                 folder.log(metrics)
+                checkpoints.saw(metrics)
                 reason = loggers.step(metrics)
                 progress.update(metrics, trainer.seconds)
-                if trainer.step_number % config.checkpoint.every == 0 or stop.asked:
-                    save_checkpoint(trainer, checkpoints, config.checkpoint.keep)
-                if stop.asked and not trainer.done():
-                    return False, None
-                if reason:
+                require_finite(trainer, folder.path)
+                if reason or stop.asked:
                     break
-        save_checkpoint(trainer, checkpoints, config.checkpoint.keep)
+                if checkpoints.due(trainer.step_number):
+                    folder.sync()
+                    checkpoints.save(trainer)
+        folder.sync()
+        checkpoints.save(trainer, stopped=reason)
     finally:
         stop.restore()
-    return True, reason
+    return not stop.asked, reason
 
 
 def _evaluate(
@@ -212,6 +238,7 @@ def _evaluate(
         training=training,
         cost=folder.cost(),
     )
+    require_unchanged(digest, after, config, host)
     questions, prompt_questions = eval_sizes(config, host)
     if not questions:
         return {}
@@ -234,6 +261,7 @@ def _evaluate(
             report=report,
         )
         digests = {"before": digest, "after": engine.decoder.fingerprint()}
+        require_unchanged(digest, digests["after"], config, host)
         result = complete(result, config.env, digests, read_manifest(folder.path), folder.path)
         folder.write("eval.json", result)
         folder.traces(trace(engine, trainer.assistant, distinct_items(engine.task, split, 16)))

@@ -11,7 +11,7 @@ from dlr_core.errors import ConfigError
 from dlr_core.host import PluginHost
 from dlr_core.protocols import Decoder, Space
 from dlr_core.questions import calibration_questions
-from dlr_envs.engine import Engine
+from dlr_envs.engine import JUDGE_SECONDS, Engine
 
 Named = str | Mapping[str, Any]
 
@@ -50,6 +50,7 @@ def build_engine(
     temperature: float = 0.0,
     max_new_tokens: int = 16,
     decodes_per_chain: int = 1,
+    judge_seconds: float | None = JUDGE_SECONDS,
     host: PluginHost | None = None,
 ) -> Engine:
     """Build every part by name, or take it as it is given.
@@ -67,6 +68,7 @@ def build_engine(
         max_new_tokens: limit on a completion.
         decodes_per_chain: M, completions sampled under one chain of latents; its reward is their mean (LaDi-RL, Kang et
             al. 2026, arXiv 2602.01705: the decoder is marginalised out of what a latent is worth).
+        judge_seconds: limit on one call of the task's verifier or of the reward; None: none.
         host: where names are looked up.
 
     Raises:
@@ -98,6 +100,7 @@ def build_engine(
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         decodes_per_chain=decodes_per_chain,
+        judge_seconds=judge_seconds,
     )
 
 

@@ -1,6 +1,6 @@
 """Episodes on the frozen model: what the single and the vector environment both step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,11 @@ from torch import Tensor
 from dlr_core.errors import ActionError, PluginError
 from dlr_core.protocols import Decoder, Reward, Space, Task
 from dlr_core.records import Completions, Item, PromptCache, Sample
+from dlr_core.timelimit import Overdue, within
 
 Floats = NDArray[np.float32]
+JUDGE_SECONDS = 120.0
+"""What one call of a verifier or a reward may take: far more than any should, but not for ever."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,12 @@ class Engine:
         temperature: float,
         max_new_tokens: int,
         decodes_per_chain: int = 1,
+        judge_seconds: float | None = JUDGE_SECONDS,
     ) -> None:
         self.decoder, self.space, self.task, self.reward = decoder, space, task, reward
         self.latents_per_step, self.decodes_per_chain = latents_per_step, decodes_per_chain
         self.temperature, self.max_new_tokens = temperature, max_new_tokens
+        self.judge_seconds = judge_seconds
 
     @property
     def action_width(self) -> int:
@@ -78,6 +83,7 @@ class Engine:
             temperature=self.temperature,
             max_new_tokens=max_new_tokens,
             decodes_per_chain=self.decodes_per_chain,
+            judge_seconds=self.judge_seconds,
         )
 
     def begin(self, items: Sequence[Item]) -> Floats:
@@ -176,7 +182,7 @@ class Engine:
         entropies = [None] * len(tokens) if completions.entropy_N is None else completions.entropy_N.tolist()
         samples = []
         for item, text, count, stop, nats in zip(items, completions.texts, tokens, ended, entropies, strict=True):
-            verdict = self.task.score(item, text, stop)
+            verdict = self._within(f"task {type(self.task).__name__}", text, self.task.score, item, text, stop)
             samples.append(
                 Sample(
                     item.question,
@@ -193,14 +199,26 @@ class Engine:
         return samples
 
     def _reward_of(self, sample: Sample) -> float:
-        name = type(self.reward).__name__
+        who = f"reward {type(self.reward).__name__}"
         try:
-            value = float(self.reward(sample))
+            given = self._within(who, sample, self.reward, sample)
+            value = _one_number(given)
+        except PluginError:
+            raise
         except Exception as error:
-            raise PluginError(f"reward {name} raised {type(error).__name__}: {error} on {sample}") from error
+            raise PluginError(f"{who} raised {type(error).__name__}: {error} on {sample}") from error
+        if value is None:
+            raise PluginError(f"{who}: expected one number, got {type(given).__name__} {_short(given)} on {sample}")
         if not np.isfinite(value):
-            raise PluginError(f"reward {name} returned {value} on {sample}")
+            raise PluginError(f"{who} returned {value} on {sample}")
         return value
+
+    def _within(self, who: str, judged: object, part: Callable[..., Any], *arguments: Any) -> Any:
+        """A part's verdict, if it comes in time."""
+        try:
+            return within(self.judge_seconds, _without_gradients, part, *arguments)
+        except Overdue:
+            raise PluginError(f"{who} has not answered within {self.judge_seconds:g} s on {judged!r}") from None
 
     def describe(self, outcome: Outcome, number: int) -> Mapping[str, Any]:
         """What ``info`` says of a finished episode: plain Python, no times.
@@ -257,3 +275,21 @@ class Engine:
             done.ended_N,
         )
         return done, self.judge(items, done)
+
+
+def _one_number(given: Any) -> float | None:
+    """What a reward returned as a float; None if it is not exactly one number."""
+    if isinstance(given, Tensor | np.ndarray) and given.ndim == 0:
+        return float(given)
+    return float(given) if isinstance(given, int | float | np.number | np.bool_) else None
+
+
+def _short(given: Any) -> str:
+    """The beginning of what something prints as, in one line."""
+    return " ".join(repr(given).split())[:80]
+
+
+def _without_gradients(part: Callable[..., Any], *arguments: Any) -> Any:
+    """A call on whichever thread: whether gradients are recorded is each thread's own matter."""
+    with torch.no_grad():
+        return part(*arguments)

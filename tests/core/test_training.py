@@ -6,7 +6,8 @@ import torch
 from pydantic import BaseModel
 
 from dlr_core import API_VERSION, PluginHost, hookimpl
-from dlr_core.checkpoint import latest_checkpoint, load_weights, restore, save_checkpoint
+from dlr_core.checkpoint import load_weights, restore
+from dlr_core.checkpoints import latest_checkpoint, save_checkpoint
 from dlr_core.config import resolve
 from dlr_core.controls import control_table
 from dlr_core.errors import ConfigError, PluginError, RunFolderError
@@ -238,7 +239,7 @@ def test_checkpoints_hold_no_pickle_and_only_the_newest_are_kept(configure, host
         save_checkpoint(trainer, tmp_path, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000003"]
     files = sorted(path.name for path in (tmp_path / "step-000003").iterdir())
-    assert files == ["optimizer.safetensors", "state.json", "weights.safetensors"]
+    assert files == ["optimizer.safetensors", "seal.json", "state.json", "weights.safetensors"]
     json.loads((tmp_path / "step-000003" / "state.json").read_text())
 
 

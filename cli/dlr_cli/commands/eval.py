@@ -23,6 +23,9 @@ def evaluate(
     refiner: Annotated[
         str | None, typer.Option(help="Also a row of latents improved at test time; see: dlr list refiner.")
     ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="The checkpoint before which the mean reward was highest, not the newest.")
+    ] = False,
     retention: Annotated[
         bool, typer.Option("--retention", help="Other tasks instead: is the frozen model what it was, do latents harm?")
     ] = False,
@@ -59,6 +62,8 @@ def evaluate(
         raise ConfigError("--retention takes one run and no --env, --saved or --baseline: it measures other tasks")
     if saved and baselines:
         raise ConfigError("--baseline must be measured on the same questions: drop --saved")
+    if best and (retention or saved):
+        raise ConfigError("--best chooses what is measured: no --retention or --saved")
     host = load_host()
     if refiner:
         host.find("refiner", refiner)
@@ -80,7 +85,7 @@ def evaluate(
             results.append(
                 measure_run(
                     run, host, env=env, n=n, k=k, samples=samples, split=split, seed=data_seed, report=report,
-                    baselines=baselines or (), refiner=refiner,
+                    baselines=baselines or (), refiner=refiner, best=best,
                 )
             )  # fmt: skip
     result = results[0] if len(results) == 1 else aggregate(results)

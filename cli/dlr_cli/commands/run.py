@@ -46,8 +46,10 @@ def run(
 ) -> None:
     """Train an assistant to steer the frozen main model, then compare it with its controls.
 
-    Settings come from the defaults, then --config, then the options, then --set. Ctrl-C saves a checkpoint; go on with
-    --resume. Example: dlr run --assistant small-gpt --reward dual --out runs/mine
+    Settings come from the defaults, then --config, then the options, then --set. Ctrl-C or SIGTERM saves a checkpoint:
+    go on with --resume, to the same metrics. A second one ends it at once.
+
+    Example: dlr run --assistant small-gpt --reward dual --out runs/mine
 
     With --curriculum every task is learned by a skill of its own (a library with a router over one frozen model) and,
     for comparison, by one assistant in sequence; it ends in matrices task × stage. The same command again goes on where
