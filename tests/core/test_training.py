@@ -1,5 +1,6 @@
 import json
 import math
+import threading
 
 import pytest
 import torch
@@ -470,10 +471,34 @@ class Broken:
         def __call__(self, sample):
             raise KeyError("who")
 
+    class ListReward:
+        def __call__(self, sample):
+            return [1.0, 2.0]
+
+    class SleepyReward:
+        def __call__(self, sample):
+            return threading.Event().wait(60)
+
+    class CountingReward:
+        def __init__(self):
+            self.calls = torch.zeros(())
+
+        def __call__(self, sample):
+            self.calls += 1
+            return 1 / float(self.calls)
+
+        def state_dict(self):
+            return {"calls": self.calls}
+
+        def load_state_dict(self, state):
+            self.calls = state["calls"].clone()
+
     class Assistant(torch.nn.Module):
         class Options(BaseModel):
             pre: float = float("nan")
             short: bool = False
+            outside: bool = False
+            raises: bool = False
 
         def __init__(self, options, hidden_size, num_latents, latent_dim):
             super().__init__()
@@ -488,13 +513,22 @@ class Broken:
         def sample(self, states, mask, noise):
             from dlr_core.protocols import ChainBatch
 
+            class Outside(ChainBatch):
+                actions_NTD = property(lambda self: 1.5 * self.pre_NTD.sign())
+
+            if self.options.raises:
+                raise IndexError("nobody\nhome")
             pre = self.weight + noise * self.options.pre
-            return ChainBatch(noise, self.evaluate(states, mask, noise), pre[:, 1:] if self.options.short else pre)
+            made = Outside if self.options.outside else ChainBatch
+            return made(noise, self.evaluate(states, mask, noise), pre[:, 1:] if self.options.short else pre)
 
     @hookimpl
     def dlr_register_reward(self, register):
         register("nan", self.NanReward)
         register("raising", self.RaisingReward)
+        register("list", self.ListReward)
+        register("sleepy", self.SleepyReward)
+        register("counting", self.CountingReward)
 
     @hookimpl
     def dlr_register_assistant(self, register):
@@ -509,10 +543,15 @@ def broken(host):
 
 @pytest.mark.parametrize(
     ("reward", "message"),
-    [("nan", "reward NanReward returned nan on Sample"), ("raising", "RaisingReward raised KeyError")],
+    [
+        ("nan", "reward NanReward returned nan on Sample"),
+        ("raising", "RaisingReward raised KeyError"),
+        ("list", r"reward ListReward: expected one number, got list \[1.0, 2.0\] on Sample"),
+        ("sleepy", "reward SleepyReward has not answered within 2 s on Sample"),
+    ],
 )
 def test_a_reward_that_fails_stops_the_run_with_its_name_and_the_sample(broken, configure, reward, message):
-    trainer = build_trainer(configure(reward=reward), broken)
+    trainer = build_trainer(configure(reward=reward, judge_seconds=2.0), broken)
     with pytest.raises(PluginError, match=message) as caught:
         trainer.step()
     assert "Say something about" in str(caught.value)
@@ -522,6 +561,66 @@ def test_a_reward_that_fails_stops_the_run_with_its_name_and_the_sample(broken, 
 def test_an_assistant_that_fails_stops_the_run_with_its_name(broken, configure, options):
     with pytest.raises(PluginError, match=r"assistant Assistant: expected finite latents of shape \(\d+, 2, 4\)"):
         build_trainer(configure(assistant={"name": "broken", **options}), broken).step()
+
+
+def test_actions_outside_the_box_and_assistants_that_raise_stop_the_run(broken, configure):
+    def message(**options):
+        with pytest.raises(PluginError) as caught:
+            build_trainer(configure(assistant={"name": "broken", "pre": 1.0, **options}), broken).step()
+        return str(caught.value)
+
+    assert message(outside=True) == "assistant Assistant: expected actions in [-1, 1], got one of size 1.5"
+    assert message(raises=True) == "assistant Assistant raised IndexError: nobody"
+
+
+def test_a_reward_with_a_state_is_resumed_with_it(broken, configure, tmp_path):
+    config = configure(reward="counting", steps=4)
+    _, unbroken = train(config, broken)
+    half, first = train(config, broken, steps=2)
+    saved = save_checkpoint(half, tmp_path / "checkpoints", keep=1)
+    resumed = build_trainer(config, broken)
+    restore(resumed, saved)
+    assert float(resumed.env.engine.reward.calls) == float(half.env.engine.reward.calls) > 0
+    assert first + [timeless(metrics) for metrics in resumed.run()] == unbroken
+
+
+def test_an_update_without_a_finite_loss_is_left_out_and_counted_and_the_run_goes_on(configure, host):
+    trainer = build_trainer(configure(replay={"chains": 0}, steps=3), host)
+    estimator = trainer.estimator
+
+    class Bad:
+        needs_completions = True
+
+        def __call__(self, batch):
+            loss, logs = estimator(batch)
+            return loss * float("nan"), logs
+
+    trainer.step()
+    before = tensors(trainer)
+    trainer.estimator = Bad()
+    metrics = trainer.step()
+    assert (metrics["skipped_updates"], metrics["loss"]) == (1, None)
+    assert not moved(before, tensors(trainer))
+    json.loads(json.dumps(metrics, allow_nan=False))
+    trainer.estimator = estimator
+    metrics = trainer.step()
+    assert "skipped_updates" not in metrics
+    assert moved(before, tensors(trainer))
+
+
+def test_a_space_that_writes_to_the_main_model_is_named(configure, host):
+    trainer = build_trainer(configure(), host)
+    inject, weight = trainer.space.inject, trainer.env.engine.decoder.model.get_input_embeddings().weight
+
+    def writing(cache, actions):
+        with torch.no_grad():
+            weight.mul_(1.0)  # even where nothing changes: other tests share this model
+        return inject(cache, actions)
+
+    trainer.space.inject = writing
+    expected = "space KVSpace, task ToyTask or reward Dual wrote to model.embed_tokens.weight of the main model"
+    with pytest.raises(PluginError, match=expected):
+        trainer.step()
 
 
 # ---- after the run -------------------------------------------------------------------------------------------------
