@@ -209,7 +209,7 @@ def _train(
                 require_finite(trainer, folder.path)
                 if reason or stop.asked:
                     break
-                if checkpoints.due(trainer.step_number):
+                if checkpoints.due(trainer.step_number) and not trainer.updates.in_row:  # steps left out may come again
                     folder.sync()
                     checkpoints.save(trainer)
         folder.sync()
