@@ -1,9 +1,10 @@
 # Everything a person types. Each target sets up what it needs.
 PYTHON ?= python3
 PART ?= 1/1
+ONLY ?=
 BIN := .venv/bin
 
-.PHONY: help install run results test check
+.PHONY: help install run results bench test check
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/  /'
 
@@ -19,6 +20,9 @@ run: install     ## train the default (real 135M model, ChainSum) into runs/main
 
 results: install ## train the published sweeps (PART=i/n: that part of them), rewrite docs/results.md
 	$(BIN)/python benchmarks/results.py run --part $(PART)
+
+bench: install   ## speed, memory and learning against TRL, Transformers and SB3 (ONLY="start_up": some of them)
+	$(BIN)/python benchmarks/bench.py $(ONLY)
 
 test: check      ## lint, types and every test (the real model included)
 	$(BIN)/python -m pytest

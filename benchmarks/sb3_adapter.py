@@ -1,6 +1,6 @@
 """Stable-Baselines3 stepping through our adapter, against SB3's DummyVecEnv of single environments.
 
-python benchmarks/sb3_adapter.py --json sb3_adapter.json
+python benchmarks/sb3_adapter.py
 
 One process, one loaded model and one latent space for all, the same questions and the same actions; both sides take
 turns, and every step of theirs is timed next to ours. An episode is one latent chain: a step decodes the current
@@ -8,32 +8,29 @@ question's and, as both restart ended episodes in the same step, prefills the ne
 by one, the adapter in one batch. Completions that differ (near-ties of logits may) are counted and shown.
 
 --shared N puts N consecutive sub-environments on one question, as learners that compare chains of a question do: the
-adapter then prefills it once.
+adapter then prefills it once. What is written is the case of 32 sub-environments on questions of their own.
 """
 
 import argparse
-import json
-import os
-import platform
-import shlex
-import statistics
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dlr_envs  # noqa: F401  (registers the dlr/* ids)
 import gymnasium
 import numpy as np
-import torch
 from dlr_envs.sb3 import SB3VecEnv
+from entries import HERE, record
+from interleaved import Ratio, alternate, ratio_of_medians
+from pictures import bars
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 ENV = "dlr/ChainSum-v0"
 LATENTS = {"num_latents": 4, "latent_dim": 8, "space": {"name": "kv", "chart": "principal", "radius": 0.5}}
+NAMED = 32
 
 
 def both_sides(count: int, shared: int, decoder: Any) -> tuple[VecEnv, VecEnv]:
@@ -50,84 +47,72 @@ def both_sides(count: int, shared: int, decoder: Any) -> tuple[VecEnv, VecEnv]:
     return ours, theirs
 
 
-def timed(side: VecEnv, actions: np.ndarray) -> tuple[float, list[str]]:
-    """Seconds of one step, and what was decoded."""
-    start = time.perf_counter()
-    *_, infos = side.step(actions)
-    return time.perf_counter() - start, [info["completion"] for info in infos]
+class Steps:
+    """Timed steps of one side; what it decoded, turn by turn."""
+
+    def __init__(self, side: VecEnv, actions: np.ndarray) -> None:
+        self.side, self.actions, self.texts = side, actions, []
+
+    def __call__(self, turn: int) -> float:
+        """Seconds of one step."""
+        began = time.perf_counter()
+        *_, infos = self.side.step(self.actions[len(self.texts)])
+        spent = time.perf_counter() - began
+        self.texts.append([info["completion"] for info in infos])
+        return spent
 
 
-def interval(ours: list[float], theirs: list[float]) -> tuple[float, float]:
-    """95 % percentile bootstrap of the ratio of medians, over turns: both sides' seconds of a turn stay together."""
-    turns = np.random.default_rng(0).integers(0, len(ours), (4000, len(ours)))
-    ratios = np.median(np.array(theirs)[turns], 1) / np.median(np.array(ours)[turns], 1)
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def machine() -> str:
-    """What this ran on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = lines[0] if lines else name
-    return f"{name}, {cores} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 32], help="numbers of sub-environments")
-    parser.add_argument("--repetitions", type=int, default=7, help="timed steps of each side, after one to warm up")
+    parser.add_argument("--repeats", type=int, default=7, help="timed steps of each side, after one to warm up")
     parser.add_argument("--shared", type=int, default=1, help="consecutive sub-environments on one question")
     parser.add_argument("--main-model", default="smollm2-135m")
-    parser.add_argument("--json", type=Path, help="file for the results")
-    args = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json")
+    args = parser.parse_args(arguments)
 
-    console, results = Console(), []
     table = Table("envs", "adapter s", "DummyVecEnv s", "ratio", "95 %", "same text")
     decoder: Any = args.main_model
-    with Progress(console=console) as progress:
-        work = progress.add_task("stepping", total=len(args.sizes) * (1 + args.repetitions) * 2)
-        for count in args.sizes:
-            ours, theirs = both_sides(count, args.shared, decoder)
-            decoder = ours.env.unwrapped.engine.decoder
-            rng = np.random.default_rng(count)
-            seconds: tuple[list[float], list[float]] = ([], [])
-            same = []
-            for turn in range(1 + args.repetitions):
-                actions = rng.uniform(-0.3, 0.3, (count, *ours.action_space.shape)).astype(np.float32)
-                order = (0, 1) if turn % 2 else (1, 0)  # neither side is always the first
-                texts: dict[int, list[str]] = {}
-                for side in order:
-                    spent, texts[side] = timed((ours, theirs)[side], actions)
-                    progress.advance(work)
-                    if turn:
-                        seconds[side].append(spent)
-                same += [a == b for a, b in zip(texts[0], texts[1], strict=True)]
-            mine, other = (statistics.median(side) for side in seconds)
-            low, high = interval(*seconds)
-            results.append(
-                {
-                    "name": f"sb3_adapter_n{count}" + (f"_shared{args.shared}" if args.shared > 1 else ""),
-                    "ratio": other / mine,
-                    "low": low,
-                    "high": high,
-                    "n": args.repetitions,
-                    "adapter_seconds": seconds[0],
-                    "dummy_seconds": seconds[1],
-                    "same_completions": float(np.mean(same)),
-                    "command": shlex.join(["python", "benchmarks/sb3_adapter.py", *sys.argv[1:]]),
-                    "machine": machine(),
-                }
-            )
-            cells = (f"{mine:.2f}", f"{other:.2f}", f"{other / mine:.2f}", f"{low:.2f} … {high:.2f}")
-            table.add_row(str(count), *cells, f"{sum(same)}/{len(same)}")
-            if args.json:  # after every size, so that an interrupted run leaves what it has measured
-                args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    console.print(table)
+    named: Ratio | None = None
+    rows = []
+    for count in args.sizes:
+        ours, theirs = both_sides(count, args.shared, decoder)
+        decoder = ours.env.unwrapped.engine.decoder
+        rng = np.random.default_rng(count)
+        shape = (1 + args.repeats, count, *ours.action_space.shape)
+        actions = rng.uniform(-0.3, 0.3, shape).astype(np.float32)
+        sides = [Steps(ours, actions), Steps(theirs, actions)]
+        alternate(sides, 1)
+        mine, other = alternate(sides, args.repeats)
+        found = ratio_of_medians(mine, other)
+        named = found if (count, args.shared) == (NAMED, 1) else named
+        same = np.array(sides[0].texts) == np.array(sides[1].texts)
+        rows.append(
+            {
+                "envs": count,
+                "shared": args.shared,
+                "ratio": found.ratio,
+                "low": found.low,
+                "high": found.high,
+                "n": found.n,
+                "adapter_seconds": mine,
+                "dummy_seconds": other,
+                "same_completions": float(same.mean()),
+            }
+        )
+        table.add_row(
+            str(count), f"{np.median(mine):.2f}", f"{np.median(other):.2f}", f"{found.ratio:.2f}",
+            f"{found.low:.2f} … {found.high:.2f}", f"{same.sum()}/{same.size}",
+        )  # fmt: skip
+    Console(width=120).print(table)
+    if named is None:
+        print(f"nothing written: {NAMED} sub-environments on questions of their own were not measured")
+        return
+    record("sb3_adapter_n32", named, {"main_model": Path(args.main_model).name, "sizes": rows}, args.out)
+    shown = {f"{row['envs']} sub-environments": (row["ratio"], row["low"], row["high"]) for row in rows}
+    title = "Steps per second, SB3VecEnv ÷ DummyVecEnv"
+    bars(args.out / "sb3_adapter_n32.png", title, "times as many", shown, {"alike": 1.0, "goal at 32": 10.0})
 
 
 if __name__ == "__main__":

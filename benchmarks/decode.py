@@ -1,0 +1,225 @@
+"""Completions per second of the vector environment, against Transformers' ``generate`` on the same prompts.
+
+python benchmarks/decode.py                                  # every cell
+python benchmarks/decode.py --chains 8 --prompts 200         # those cells alone
+
+A turn is one question that neither side has seen, answered K times: ``reset`` prefills it, ``step`` puts K chains in
+and decodes them; ``generate`` is given the same token ids, the anchor's included, in a batch of K rows. Both decode
+greedily, on the same threads, with weights that are in memory once. The end token is taken from both, so that every
+completion has exactly as many tokens as the limit says. The chains are all zeros, which by contract reads as the plain
+prompt with its anchor: so the completions must be the same ids, and rows that differ (near-ties) are counted.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dlr_envs  # noqa: F401  (registers the dlr/* ids)
+import gymnasium
+import numpy as np
+import torch
+from dlr_envs.vector import LatentVectorEnv
+from entries import HERE, record
+from interleaved import Ratio, alternate, ratio_of_medians
+from pictures import bars
+from rich.console import Console
+from rich.table import Table
+from transformers import GenerationConfig
+
+from dlr_core.errors import ConfigError
+from dlr_core.records import Item, Verdict
+
+ENV = "dlr/ChainSum-v0"
+NAMED = (8, 200, 8)
+"""K, prompt, tokens of the cell that stands for all: the default token limit of ChainSum."""
+FILLERS = (" and", " so", " a", "x", "7", ".", "!", "?")
+"""Pieces of text that a question is filled up with, long ones first."""
+
+
+class LongQuestions:
+    """Questions whose whole prompt has an exact number of tokens; nothing is judged."""
+
+    def __init__(self, decoder: Any, beside: int, tokens: int) -> None:
+        self.decoder, self.beside, self.tokens = decoder, beside, tokens
+        self._items: dict[int, Item] = {}
+
+    def _length(self, question: str) -> int:
+        return len(self.decoder.prompt_ids(question)) + self.beside
+
+    def item(self, split: str, index: int) -> Item:
+        """Question ``index``; made once, so that asking again takes no time."""
+        if index not in self._items:
+            self._items[index] = Item(self._text(index), "", index)
+        return self._items[index]
+
+    def _text(self, index: int) -> str:
+        """A question of its own, filled up.
+
+        Raises:
+            ConfigError: the template and the anchor alone are longer.
+        """
+        text = str(index)
+        if self._length(text) > self.tokens:
+            raise ConfigError(f"a prompt of {self.tokens} tokens is too short: expected {self._length(text)} or more")
+        each = self._length(text + 8 * FILLERS[0]) - self._length(text)
+        text += FILLERS[0] * max(0, 8 * (self.tokens - self._length(text)) // max(each, 1) - 8)
+        while (length := self._length(text)) < self.tokens:
+            longer = (text + piece for piece in FILLERS)
+            fits = [more for more in longer if length < self._length(more) <= self.tokens]
+            if not fits:
+                raise ConfigError(f"no filler reaches {self.tokens} tokens from {length}")
+            text = fits[0]
+        return text
+
+    def size(self, split: str) -> int:
+        """As many as anybody asks for."""
+        return 10**6
+
+    def gold_text(self, item: Item) -> str:
+        """None is known."""
+        return ""
+
+    def score(self, item: Item, completion: str, ended: bool) -> Verdict:
+        """Nothing is right or wrong."""
+        return Verdict(None, 0.0, 0.0)
+
+
+@contextmanager
+def endless(decoder: Any) -> Iterator[int]:
+    """The decoder ends at another special token meanwhile, which it does not write; that token's id."""
+    ends = decoder.end_ids
+    special = [number for number in decoder.tokenizer.all_special_ids if number not in ends.tolist()]
+    decoder.end_ids = torch.tensor([special[-1] if special else len(decoder.embedding_table()) - 1]).to(ends)
+    try:
+        yield int(decoder.end_ids[0])
+    finally:
+        decoder.end_ids = ends
+
+
+@dataclass
+class Cell:
+    """K chains of one question, both ways."""
+
+    engine: Any
+    chains: int
+    prompt: int
+    tokens: int
+    first: int
+    """Number of its first question: no two cells ask the same one."""
+
+    def __post_init__(self) -> None:
+        space, decoder = self.engine.space, self.engine.decoder
+        self.anchor = list(space.anchor_ids) + list(space.pending_ids)
+        self.questions = LongQuestions(decoder, len(self.anchor), self.prompt)
+        engine = self.engine.on(self.questions, self.tokens)
+        self.env = LatentVectorEnv(self.chains, engine=engine, autoreset_mode="Disabled")
+        self.actions = np.zeros((self.chains, engine.action_width), np.float32)
+        self.written: dict[int, list[Any]] = {0: [], 1: []}
+
+    @property
+    def name(self) -> str:
+        """Of the cell."""
+        return f"K={self.chains} prompt {self.prompt} tokens {self.tokens}"
+
+    def ours(self, turn: int) -> float:
+        """Seconds of a reset and a step."""
+        self.questions.item("train", self.first + turn)
+        began = time.perf_counter()
+        self.env.reset(options={"index": [self.first + turn], "group_size": self.chains})
+        self.env.step(self.actions)
+        spent = time.perf_counter() - began
+        done: Any = self.env.finished
+        self.written[0].append(done.completions.ids_NL.cpu())
+        return spent
+
+    @torch.no_grad()
+    def theirs(self, turn: int) -> float:
+        """Seconds of ``generate`` on the same token ids."""
+        decoder = self.engine.decoder
+        question = self.questions.item("train", self.first + turn).question
+        ids = torch.tensor([decoder.prompt_ids(question) + self.anchor] * self.chains, device=decoder.device)
+        if ids.shape[1] != self.prompt:
+            raise RuntimeError(f"expected a prompt of {self.prompt} tokens, got {ids.shape[1]}")
+        end = int(decoder.end_ids[0])
+        settings = GenerationConfig(
+            do_sample=False, max_new_tokens=self.tokens, eos_token_id=[end], pad_token_id=end, disable_compile=True
+        )
+        began = time.perf_counter()
+        out = decoder.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        spent = time.perf_counter() - began
+        self.written[1].append(out[:, self.prompt :].cpu())
+        return spent
+
+    def same(self) -> float:
+        """Share of completions that are the same ids.
+
+        Raises:
+            RuntimeError: one of them has not as many tokens as it should.
+        """
+        equal = []
+        for mine, other in zip(self.written[0], self.written[1], strict=True):
+            if mine.shape[1] != self.tokens or other.shape[1] != self.tokens:
+                raise RuntimeError(f"{self.name}: expected {self.tokens} tokens, got {mine.shape[1]}, {other.shape[1]}")
+            equal += (mine == other).all(1).tolist()
+        return float(np.mean(equal))
+
+
+def measure(cell: Cell, turns: int, patience: float) -> tuple[Ratio, dict[str, Any]]:
+    """A cell's ratio, and what it is made of."""
+    ours, theirs = alternate([cell.ours, cell.theirs], turns, patience)
+    found = ratio_of_medians(ours, theirs)
+    return found, {
+        "chains": cell.chains, "prompt": cell.prompt, "tokens": cell.tokens,
+        "ratio": found.ratio, "low": found.low, "high": found.high, "n": found.n,
+        "completions_per_second": cell.chains / float(np.median(ours)),
+        "generate_completions_per_second": cell.chains / float(np.median(theirs)),
+        "seconds": ours, "generate_seconds": theirs, "same_completions": cell.same(),
+    }  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chains", type=int, nargs="+", default=[1, 8, 64], help="K")
+    parser.add_argument("--prompts", type=int, nargs="+", default=[50, 200, 1000], help="tokens of the prompt")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[8, 64], help="tokens of a completion")
+    parser.add_argument("--repeats", type=int, default=7, help="turns of a cell")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds after which a cell begins no more turns")
+    parser.add_argument("--main-model", default="smollm2-135m")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json")
+    args = parser.parse_args(arguments)
+    engine = gymnasium.make_vec(ENV, num_envs=1, decoder=args.main_model).unwrapped.engine  # type: ignore[attr-defined]
+    sizes = [(k, p, length) for p in args.prompts for k in args.chains for length in args.tokens]
+    sizes.sort(key=lambda size: (size != NAMED, size[0] * size[1]))
+    table = Table("cell", "ours/s", "generate/s", "ratio", "95 %", "n", "same")
+    rows: list[dict[str, Any]] = []
+    named: Ratio | None = None
+    with endless(engine.decoder):
+        warm = Cell(engine, *min(sizes, key=lambda size: size[0] * size[1]), 0)
+        alternate([warm.ours, warm.theirs], 1)
+        for number, size in enumerate(sizes, 1):
+            found, row = measure(Cell(engine, *size, 50 * number), args.repeats, args.patience)
+            named = found if size == NAMED else named
+            rows.append(row)
+            table.add_row(
+                f"K={size[0]} prompt {size[1]} tokens {size[2]}", f"{row['completions_per_second']:.2f}",
+                f"{row['generate_completions_per_second']:.2f}", f"{found.ratio:.2f}",
+                f"{found.low:.2f} … {found.high:.2f}", str(found.n), f"{row['same_completions']:.0%}",
+            )  # fmt: skip
+            if named is not None:  # after every cell, so that an interrupted run leaves what it has measured
+                record("decode_k8_p200", named, {"main_model": Path(args.main_model).name, "cells": rows}, args.out)
+    Console(width=120).print(table)
+    if named is None:
+        print(f"nothing written: the cell K={NAMED[0]} prompt {NAMED[1]} tokens {NAMED[2]} was not measured")
+        return
+    shown = {f"K={r['chains']}, {r['prompt']} → {r['tokens']}": (r["ratio"], r["low"], r["high"]) for r in rows}
+    title = "Completions per second, environment ÷ generate"
+    bars(args.out / "decode_k8_p200.png", title, "times as many", shown, {"alike": 1.0, "goal at K=8, 200": 5.0})
+
+
+if __name__ == "__main__":
+    main()

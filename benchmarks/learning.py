@@ -1,0 +1,238 @@
+"""Learning: ours against TRL's GRPOTrainer, equal wall time, equal FLOPs, and time to a fixed accuracy.
+
+python benchmarks/learning.py run                        # trains every piece that is missing, then sums up
+python benchmarks/learning.py run --at-most 2            # two pieces now; the same command again goes on
+python benchmarks/learning.py piece grpo-lora --rate 1e-3 --seed 0 --minutes 10    # one alone
+python benchmarks/learning.py show                       # sums up what is there
+
+Ours is the default of ``dlr run``. TRL fine-tunes all weights, or LoRA's, from the text that our anchor is made of (its
+best hand-written prompt), with our batch (4 questions, 8 completions each), token limit, training questions and reward.
+Its learning rates are swept: every rate of both settings trains once under the first seed, and the rate that ends best
+on *validation* questions trains under the other seeds too. Ours is not swept. Asking the test questions on the way is
+on nobody's clock; neither is loading.
+
+The target is the accuracy that the better of TRL's settings ends with, mean over seeds. A seed's time to it is the
+first point of its curve from which on no point is below. The ratio is TRL's training time over ours, median over seeds;
+its low and high are the worst and the best seed; a seed that never stays above the target counts as 0.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from curves import accuracy_at, gain, stays
+from dlr_cli.host import load_host
+from entries import HERE, record
+from interleaved import Ratio
+from pictures import curves
+from pieces import Pieces, train
+from rich.console import Console
+from rich.table import Table
+
+from dlr_core.config import RunConfig, merge, parse_assignment, resolve
+from dlr_core.host import PluginHost
+from dlr_core.pipeline import env_kwargs
+
+OURS = "dlr"
+RATES = {"grpo-full": (3e-6, 1e-5, 3e-5, 1e-4), "grpo-lora": (1e-4, 3e-4, 1e-3, 3e-3)}
+Piece = dict[str, Any]
+
+
+def name_of(method: str, rate: float | None, seed: int, minutes: float) -> str:
+    """A piece's name."""
+    return "-".join([method, *([f"{rate:g}"] if rate else []), f"seed{seed}", f"{minutes:g}min"])
+
+
+def settings(args: argparse.Namespace, host: PluginHost) -> RunConfig:
+    """Those of a default run, for so many minutes."""
+    values: dict[str, Any] = {"seed": args.seed, "steps": None, "minutes": args.minutes, "loggers": []}
+    merge(values, ["decoder", "model"], args.main_model)
+    for text in args.set:
+        merge(values, *parse_assignment(text))
+    return resolve(values, host)
+
+
+def make(args: argparse.Namespace) -> None:
+    """Train one piece and keep it."""
+    host = load_host()
+    config = settings(args, host)
+    if args.method == OURS:
+        from latents import learn
+
+        learned = learn(config, host, questions=args.questions, probes=args.probes)
+    else:
+        from grpo import learn as learn_grpo
+
+        engine = host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+        with tempfile.TemporaryDirectory() as folder:
+            learned = learn_grpo(
+                engine, config, args.method.removeprefix("grpo-"), args.rate, Path(folder),
+                questions=args.questions, probes=args.probes,
+            )  # fmt: skip
+    about = {"method": args.method, "rate": args.rate, "seed": args.seed, "minutes": args.minutes}
+    model = Path(args.main_model).name
+    piece = {**about, "env": config.env, "main_model": model, "questions": args.questions, **learned}
+    Pieces(args.pieces).write(name_of(args.method, args.rate, args.seed, args.minutes), piece)
+
+
+def chosen_rate(pieces: Mapping[str, Piece], method: str, seed: int, minutes: float) -> float | None:
+    """The swept rate that ended best on validation questions; None until all have been tried."""
+    tried = [pieces.get(name_of(method, rate, seed, minutes)) for rate in RATES[method]]
+    done = [piece for piece in tried if piece is not None]
+    if len(done) < len(tried):
+        return None
+    return float(max(done, key=lambda piece: piece["validation"])["rate"])
+
+
+def missing(pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float) -> list[tuple[str, float | None, int]]:
+    """Method, rate and seed of what is to be trained next: the sweep, our seeds, then the chosen rates' other seeds."""
+    wanted: list[tuple[str, float | None, int]] = [(OURS, None, seeds[0])]
+    wanted += [(method, rate, seeds[0]) for method, rates in RATES.items() for rate in rates]
+    wanted += [(OURS, None, seed) for seed in seeds[1:]]
+    for method in RATES:
+        rate = chosen_rate(pieces, method, seeds[0], minutes)
+        if rate is not None:
+            wanted += [(method, rate, seed) for seed in seeds[1:]]
+    return [each for each in wanted if name_of(*each, minutes) not in pieces]
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train what is missing, one piece after another, then sum up."""
+    store = Pieces(args.pieces)
+    store.of_one_machine(here=True)
+    made = 0
+    while (left := missing(store.read(), args.seeds, args.minutes)) and made < args.at_most:
+        method, rate, seed = left[0]
+        more = [part for text in args.set for part in ("--set", text)]
+        if rate is not None:
+            more += ["--rate", f"{rate:g}"]
+        train(
+            "learning.py",
+            [method, "--seed", seed, "--minutes", args.minutes, "--questions", args.questions, "--probes", args.probes,
+             "--main-model", args.main_model, "--pieces", args.pieces, *more],
+        )  # fmt: skip
+        made += 1
+    show(args)
+
+
+def compare(pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float) -> tuple[Ratio, dict[str, Any]] | None:
+    """The ratio and what it was read from; None until every method has a finished seed."""
+    ours = [p for seed in seeds if (p := pieces.get(name_of(OURS, None, seed, minutes)))]
+    theirs = {}
+    for method in RATES:
+        rate = chosen_rate(pieces, method, seeds[0], minutes)
+        own = [p for seed in seeds if rate and (p := pieces.get(name_of(method, rate, seed, minutes)))]
+        if own:
+            theirs[method] = own
+    if not ours or len(theirs) < len(RATES):
+        return None
+    everyone = {OURS: ours, **theirs}
+    ends = {name: float(np.mean([p["curve"][-1]["accuracy"] for p in own])) for name, own in everyone.items()}
+    better = max(theirs, key=lambda method: ends[method])
+    target = ends[better]
+    wall = float(np.mean([p["curve"][-1]["seconds"] for p in theirs[better]]))
+    times = [stays(p["curve"], target, "seconds") for p in ours]
+    gains = [gain(seconds, wall, wall) for seconds in times]
+    flops = min(float(np.mean([p["curve"][-1]["flops"] for p in own])) for own in everyone.values())
+    reached = [stays(p["curve"], target, "completions") for p in ours]
+    detail = {
+        "minutes": minutes,
+        "seeds": {name: [p["seed"] for p in own] for name, own in everyone.items()},
+        "rates": {name: own[0]["rate"] for name, own in theirs.items()},
+        "swept": {m: {f"{p['rate']:g}": p["validation"] for p in of(pieces, m, seeds[0], minutes)} for m in theirs},
+        "questions": ours[0]["questions"],
+        "accuracy_at_start": {name: own[0]["curve"][0]["accuracy"] for name, own in everyone.items()},
+        "accuracy_at_equal_time": ends,
+        "equal_tflop": flops / 1e12,
+        "accuracy_at_equal_flops": {
+            name: float(np.mean([accuracy_at(p["curve"], "flops", flops) for p in own]))
+            for name, own in everyone.items()
+        },
+        "tflop": {n: float(np.mean([p["curve"][-1]["flops"] for p in own])) / 1e12 for n, own in everyone.items()},
+        "steps": {n: float(np.mean([p["curve"][-1]["steps"] for p in own])) for n, own in everyone.items()},
+        "better": better,
+        "target": target,
+        "their_seconds": wall,
+        "our_seconds_to_target": [seconds if np.isfinite(seconds) else None for seconds in times],
+        "their_completions": float(np.mean([p["curve"][-1]["completions"] for p in theirs[better]])),
+        "our_completions_to_target": [count if np.isfinite(count) else None for count in reached],
+    }
+    return Ratio(float(np.median(gains)), min(gains), max(gains), len(gains)), detail
+
+
+def of(pieces: Mapping[str, Piece], method: str, seed: int, minutes: float) -> list[Piece]:
+    """The swept pieces of one method."""
+    return [pieces[name] for rate in RATES[method] if (name := name_of(method, rate, seed, minutes)) in pieces]
+
+
+def show(args: argparse.Namespace) -> None:
+    """Print, write."""
+    store = Pieces(args.pieces)
+    store.of_one_machine(here=False)
+    pieces = store.read()
+    table = Table("piece", "steps", "TFLOP", "completions", "start %", "end %", "validation %")
+    for name, piece in pieces.items():
+        first, last = piece["curve"][0], piece["curve"][-1]
+        table.add_row(
+            name, str(last["steps"]), f"{last['flops'] / 1e12:.1f}", str(last["completions"]),
+            f"{100 * first['accuracy']:.1f}", f"{100 * last['accuracy']:.1f}", f"{100 * piece['validation']:.1f}",
+        )  # fmt: skip
+    Console(width=120).print(table)
+    for method, rate, seed in missing(pieces, args.seeds, args.minutes):
+        print(f"missing: {name_of(method, rate, seed, args.minutes)}")
+    found = compare(pieces, args.seeds, args.minutes)
+    if found is None:
+        print("nothing written: no seed of every method has ended yet")
+        return
+    ratio, detail = found
+    record("learn_vs_grpo", ratio, detail, args.out)
+    rates = {OURS: None, **detail["rates"]}
+    lines = {
+        name if rate is None else f"{name} {rate:g}": [
+            [(point["seconds"] / 60, 100 * point["accuracy"]) for point in pieces[own]["curve"]]
+            for seed in args.seeds
+            if (own := name_of(name, rate, seed, args.minutes)) in pieces
+        ]
+        for name, rate in rates.items()
+    }
+    title = "Accuracy on test questions, one line a seed"
+    marks = {"TRL's better end": 100 * detail["target"]}
+    curves(args.out / "learn_vs_grpo.png", title, "training minutes", "right %", lines, marks)
+    print(f"{ratio.ratio:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times faster to {detail['target']:.1%}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, or sum up."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    parts = {
+        "run": verbs.add_parser("run", help="train what is missing, then sum up"),
+        "piece": verbs.add_parser("piece", help="train one run"),
+        "show": verbs.add_parser("show", help="sum up what is there"),
+    }
+    for verb, part in parts.items():
+        part.add_argument("--minutes", type=float, default=10.0, help="of training")
+        part.add_argument("--pieces", type=Path, default=HERE / "pieces" / "learning", help="folder of finished runs")
+        if verb != "show":
+            part.add_argument("--questions", type=int, default=300, help="test questions of a point of the curve")
+            part.add_argument("--probes", type=int, default=10, help="points of a curve, after the first")
+            part.add_argument("--main-model", default="smollm2-135m")
+            part.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting of all")
+        if verb != "piece":
+            part.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+            part.add_argument("--out", type=Path, default=HERE, help="folder of results.json")
+    parts["run"].add_argument("--at-most", type=int, default=10**6, help="pieces trained before summing up")
+    parts["piece"].add_argument("method", choices=[OURS, *RATES])
+    parts["piece"].add_argument("--rate", type=float, help="learning rate, of TRL's")
+    parts["piece"].add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(arguments)
+    if args.verb == "piece" and (args.rate is None) == (args.method != OURS):
+        parser.error("piece: --rate goes with grpo-full and grpo-lora, and must be given there")
+    {"run": run, "piece": make, "show": show}[args.verb](args)
+
+
+if __name__ == "__main__":
+    main()

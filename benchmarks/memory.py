@@ -1,0 +1,90 @@
+"""Peak memory of training: ours, TRL's GRPO (all weights, LoRA), and inference of the same model on the same batch.
+
+python benchmarks/memory.py
+
+Every side runs in a process of its own, in turn (benchmarks/memory_side.py): the first steps of training with a batch
+of 4 questions and 8 completions each, above what its imports hold. Ours is then taken to the most that it can hold: its
+stores of successes and of unsolved questions filled to their capacity, which a run of ten minutes nearly does. That is
+the figure that is compared; the one without them stands beside it.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from entries import HERE, record
+from interleaved import alternate, ratio_of_medians
+from pictures import bars
+from rich.console import Console
+from rich.table import Table
+
+SIDES = ("inference", "ours", "grpo-full", "grpo-lora")
+MB = 2**20
+
+
+class Alone:
+    """One side's peaks, each time in a new process."""
+
+    def __init__(self, side: str, more: Sequence[str]) -> None:
+        here = Path(__file__).with_name("memory_side.py")
+        self.line = [sys.executable, str(here), side, *more]
+        self.found: list[dict[str, Any]] = []
+
+    def __call__(self, turn: int) -> float:
+        """Its peak in bytes.
+
+        Raises:
+            RuntimeError: it failed.
+        """
+        env = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"}
+        done = subprocess.run(self.line, capture_output=True, text=True, check=False, env=env)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(self.line[1:])} failed: {done.stderr.strip()[-800:]}")
+        self.found.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        return float(self.found[-1]["peak"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="turns")
+    parser.add_argument("--steps", type=int, default=3, help="of training, in every process")
+    parser.add_argument("--main-model", default="smollm2-135m")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting of a run")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json")
+    args = parser.parse_args(arguments)
+    more = ["--steps", str(args.steps), "--main-model", args.main_model]
+    more += [part for text in args.set for part in ("--set", text)]
+    sides = {side: Alone(side, more) for side in SIDES}
+    taken = dict(zip(sides, alternate(list(sides.values()), args.repeats), strict=True))
+    taken["ours, stores empty"] = [float(found["first_steps"]) for found in sides["ours"].found]
+    ratio = ratio_of_medians(taken["ours"], taken["grpo-full"])
+    median = {side: float(np.median(values)) for side, values in taken.items()}
+    table = Table("side", "peak MB", "least", "most", "÷ inference")
+    for side, values in taken.items():
+        table.add_row(
+            side, f"{median[side] / MB:.0f}", f"{min(values) / MB:.0f}", f"{max(values) / MB:.0f}",
+            f"{median[side] / median['inference']:.2f}",
+        )  # fmt: skip
+    Console(width=120).print(table)
+    measured = {
+        "main_model": Path(args.main_model).name,
+        "peak_mb": {side: [value / MB for value in values] for side, values in taken.items()},
+        "training_over_inference": {side: median[side] / median["inference"] for side in taken},
+        "lora_over_ours": median["grpo-lora"] / median["ours"],
+        "full_over_ours_stores_empty": median["grpo-full"] / median["ours, stores empty"],
+    }
+    record("memory_vs_grpo", ratio, measured, args.out)
+    shown = {side: (median[side] / MB, min(own) / MB, max(own) / MB) for side, own in taken.items()}
+    title = "Peak memory above imports: median, least, most"
+    bars(args.out / "memory_vs_grpo.png", title, "MB", shown, {"1.5 × inference": 1.5 * median["inference"] / MB})
+
+
+if __name__ == "__main__":
+    main()

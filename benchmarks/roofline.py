@@ -1,0 +1,146 @@
+"""How near a decoding step of 64 rows comes to what the machine can do.
+
+python benchmarks/roofline.py
+
+The roof is measured on this machine, at the shapes that decoding has: every weight matrix of the model multiplied with
+64 rows, one after another, so that weights come from memory as they do in a step; and the step's keys and values read
+once, at the speed of a sum over a block of memory far larger than the caches. The achieved share is the roof's seconds
+over a step's, measured in turns. Norms, rotations, softmax and drawing tokens are no part of the roof.
+
+Beside it stands the share of the speed of one large square product, which no step with 64 rows can reach.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dlr_envs  # noqa: F401  (registers the dlr/* ids)
+import gymnasium
+import torch
+from decode import ENV, endless
+from entries import HERE, record
+from interleaved import alternate, median_of
+from pictures import bars
+from rich.console import Console
+
+from dlr_core.questions import distinct_items
+
+MEMORY = 256 * 2**20
+"""Bytes of the block that memory speed is measured on."""
+SQUARE = 1024
+
+
+def matrices(decoder: Any) -> list[torch.Tensor]:
+    """Every weight matrix that a token is multiplied with, in the order of a step."""
+    layers = [module.weight for module in decoder.body.modules() if isinstance(module, torch.nn.Linear)]
+    return [*layers, decoder.model.get_output_embeddings().weight]
+
+
+class Roof:
+    """The machine's speeds at a decoding step's shapes."""
+
+    def __init__(self, decoder: Any, rows: int, positions: float) -> None:
+        self.weights = matrices(decoder)
+        widths = {weight.shape[1] for weight in self.weights}
+        self.inputs = {width: torch.randn(rows, width).to(self.weights[0]) for width in widths}
+        size = decoder.embedding_table().element_size()
+        self.cache_bytes = 2 * rows * positions * sum(heads * width for heads, width in decoder.kv_sizes) * size
+        """Of keys and values that a step reads, ``positions`` of them per row and layer."""
+        self.flops = 2 * rows * sum(weight.numel() for weight in self.weights)
+        self.block = torch.ones(MEMORY // 4)
+        self.square = torch.randn(SQUARE, SQUARE)
+
+    @torch.no_grad()
+    def products(self) -> float:
+        """Seconds of a step's matrix products."""
+        began = time.perf_counter()
+        for weight in self.weights:
+            torch.nn.functional.linear(self.inputs[weight.shape[1]], weight)
+        return time.perf_counter() - began
+
+    def reads(self) -> float:
+        """Seconds that a step's keys and values take to be read."""
+        return self.cache_bytes / self.memory_speed()
+
+    def memory_speed(self) -> float:
+        """Bytes per second, the best of three."""
+        best = float("inf")
+        for _ in range(3):
+            began = time.perf_counter()
+            self.block.sum()
+            best = min(best, time.perf_counter() - began)
+        return MEMORY / best
+
+    def square_speed(self) -> float:
+        """FLOP per second of a large square product, the best of three."""
+        best = float("inf")
+        for _ in range(3):
+            began = time.perf_counter()
+            self.square @ self.square
+            best = min(best, time.perf_counter() - began)
+        return 2 * SQUARE**3 / best
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=16, help="decoding steps of a turn")
+    parser.add_argument("--repeats", type=int, default=9, help="turns")
+    parser.add_argument("--main-model", default="smollm2-135m")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json")
+    args = parser.parse_args(arguments)
+    engine = gymnasium.make_vec(ENV, num_envs=1, decoder=args.main_model).unwrapped.engine  # type: ignore[attr-defined]
+    decoder = engine.decoder
+    items = distinct_items(engine.task, "train", args.rows)
+    with torch.no_grad(), endless(decoder):
+        cache = engine.prefill([item.question for item in items])
+        roof = Roof(decoder, cache.rows, cache.mask_NS.shape[1] + (args.tokens + 1) / 2)
+
+        def floor(turn: int) -> float:
+            return min(roof.products() for _ in range(3)) + roof.reads()
+
+        def step(turn: int) -> float:
+            began = time.perf_counter()
+            done = decoder.decode(cache, args.tokens)
+            spent = time.perf_counter() - began
+            if done.ids_NL.shape[1] != args.tokens:
+                raise RuntimeError(f"expected {args.tokens} tokens, got {done.ids_NL.shape[1]}")
+            return spent / args.tokens
+
+        alternate([floor, step], 1)
+        lowest, taken = alternate([floor, step], args.repeats)
+        square, memory = roof.square_speed(), roof.memory_speed()
+    found = median_of([best / spent for best, spent in zip(lowest, taken, strict=True)])
+    step_seconds = sorted(taken)[len(taken) // 2]
+    measured = {
+        "main_model": Path(args.main_model).name,
+        "rows": cache.rows,
+        "step_seconds": taken,
+        "roof_seconds": lowest,
+        "gflop_per_step": roof.flops / 1e9,
+        "gflop_per_second": roof.flops / step_seconds / 1e9,
+        "square_gflop_per_second": square / 1e9,
+        "share_of_square": roof.flops / step_seconds / square,
+        "memory_gb_per_second": memory / 1e9,
+        "cache_mb_per_step": roof.cache_bytes / 1e6,
+    }
+    record("decode_roofline_b64", found, measured, args.out)
+    Console(width=120).print(
+        f"{found.ratio:.0%} of the roof [{found.low:.0%}, {found.high:.0%}], {found.n} turns; "
+        f"{measured['gflop_per_second']:.0f} GFLOP/s, {measured['share_of_square']:.0%} of a {SQUARE}² product's "
+        f"{measured['square_gflop_per_second']:.0f}; memory {measured['memory_gb_per_second']:.1f} GB/s",
+        highlight=False,
+    )
+    shown = {
+        "of the roof at its shapes": (found.ratio, found.low, found.high),
+        f"of a {SQUARE}² product's speed": (measured["share_of_square"],) * 3,
+    }
+    title = f"A decoding step of {cache.rows} rows"
+    bars(args.out / "decode_roofline_b64.png", title, "share achieved", shown, {"goal": 0.7})
+
+
+if __name__ == "__main__":
+    main()
