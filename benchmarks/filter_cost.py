@@ -32,7 +32,8 @@ from pieces import Pieces, train
 from rich.console import Console
 from rich.table import Table
 
-from dlr_core.config import merge, parse_assignment, read_toml, resolve
+from dlr_core.assignments import merge, parse_assignment, read_toml
+from dlr_core.config import resolve
 
 SWEEP = HERE / "filter.toml"
 KEPT = (16, 8, 4, 3, 2)

@@ -32,7 +32,8 @@ from pieces import Pieces, train
 from rich.console import Console
 from rich.table import Table
 
-from dlr_core.config import RunConfig, merge, parse_assignment, resolve
+from dlr_core.assignments import merge, parse_assignment
+from dlr_core.config import RunConfig, resolve
 from dlr_core.host import PluginHost
 from dlr_core.pipeline import env_kwargs
 

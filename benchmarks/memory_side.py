@@ -20,7 +20,8 @@ import psutil
 import torch
 from dlr_cli.host import load_host
 
-from dlr_core.config import RunConfig, merge, parse_assignment, resolve
+from dlr_core.assignments import merge, parse_assignment
+from dlr_core.config import RunConfig, resolve
 from dlr_core.frontier import prompts
 from dlr_core.host import PluginHost
 from dlr_core.pipeline import build_trainer, env_kwargs

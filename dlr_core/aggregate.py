@@ -85,7 +85,7 @@ def aggregate(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "ci": list(mean),
             "iqm": interquartile_mean(per_run),
             "iqm_ci": list(middle),
-            **{key: float(np.mean([r["rows"][name][key] for r in results])) for key in averaged},
+            **{key: float(np.mean([r["rows"][name].get(key, 0.0) for r in results])) for key in averaged},
             **{key: value for key, value in results[0]["rows"][name].items() if key == "label"},
         }
         if name != "trained":

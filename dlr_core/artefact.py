@@ -7,7 +7,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from dlr_core.errors import ConfigError, ModelError
+from dlr_core.errors import ConfigError, ModelError, first_line
 from dlr_core.host import PluginHost
 from dlr_core.protocols import Decoder, Space
 
@@ -37,7 +37,7 @@ def _described(folder: Path) -> dict[str, Any]:
     try:
         described: dict[str, Any] = json.loads((folder / "space.json").read_text())
         return {**described, "name": str(described["name"]), "options": dict(described["options"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{folder} is not a latent-space artefact: {error}") from None
 
 
@@ -49,13 +49,13 @@ def load_space(host: PluginHost, folder: Path, decoder: Decoder, sizes: dict[str
     """A saved space, its chart fixed.
 
     Raises:
-        ConfigError: not an artefact, or options other than its own are asked for.
+        ConfigError: not an artefact, a damaged one, or options other than its own are asked for.
         ModelError: it was fitted on another main model.
     """
     described = _described(folder)
     options = described["options"]
     try:
-        state, digest = load_file(folder / "space.safetensors"), described["main_model_digest"]
+        state, digest = load_file(folder / "space.safetensors"), str(described["main_model_digest"])
     except (OSError, KeyError, SafetensorError) as error:
         raise ConfigError(f"{folder} is not a latent-space artefact: {error}") from None
     if digest != decoder.fingerprint():
@@ -64,5 +64,8 @@ def load_space(host: PluginHost, folder: Path, decoder: Decoder, sizes: dict[str
         if options.get(key) != value:
             raise ConfigError(f"the space in {folder} has {key}={options.get(key)}, {value} was asked for")
     space: Space = host.create("space", described["name"], _fixed(options), decoder=decoder)
-    space.load_state_dict(state)
+    try:
+        space.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"the space in {folder} is damaged: {first_line(error)}") from None
     return space

@@ -10,6 +10,7 @@ from dlr_core.config import RunConfig
 from dlr_core.errors import ConfigError, ModelError, RunFolderError
 from dlr_core.host import Entry, PluginHost
 from dlr_core.rundir import read_manifest
+from dlr_core.saved import Baseline, check
 
 ADAPTER = "adapter"
 """Subfolder in which a baseline's own files lie."""
@@ -71,11 +72,12 @@ def load_rival(folder: Path, host: PluginHost, decoder: Any, config: RunConfig) 
     about = manifest.get("baseline")
     if about is None:
         raise RunFolderError(f"{folder} holds no baseline; train one with: dlr baseline prefix --out FOLDER")
+    check(Baseline, about, folder / "manifest.json")
     theirs, ours = manifest["config"], config.model_dump(mode="json")
     for key in ("env", "task"):
-        if theirs[key] != ours[key]:
+        if theirs.get(key) != ours[key]:
             raise ConfigError(
-                f"the baseline in {folder} was trained with {key} {theirs[key]}, the run with {ours[key]}"
+                f"the baseline in {folder} was trained with {key} {theirs.get(key)}, the run with {ours[key]}"
             )
     check_installed(host.find("baseline", about["name"]))
     check_gradient(config, host)

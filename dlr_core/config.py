@@ -1,17 +1,19 @@
 """A run's settings: defaults, then a TOML file, then ``--set``; validated whole, every problem reported at once."""
 
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dlr_core.assignments import COMPONENTS
 from dlr_core.capabilities import missing
-from dlr_core.errors import ConfigError, unknown_name
+from dlr_core.errors import ConfigError, shown, unknown_name
 from dlr_core.host import PluginHost, explain
+from dlr_core.paths import is_folder
+from dlr_core.task_settings import task_problems
+from dlr_core.values import unusable
 
-COMPONENTS = ("assistant", "reward", "contrastive", "scorer", "estimator", "space")
+MOST_CHAINS = 2**20
 
 
 class Section(BaseModel):
@@ -74,11 +76,11 @@ class DecoderSettings(BaseModel):
 class BatchSettings(Section):
     """How much is sampled in a step."""
 
-    questions: int = Field(4, ge=1, description="B, questions in a step.")
-    samples: int = Field(8, ge=1, description="G, latent chains sampled per question.")
+    questions: int = Field(4, ge=1, le=65536, description="B, questions in a step.")
+    samples: int = Field(8, ge=1, le=65536, description="G, latent chains sampled per question.")
     decodes: int | None = Field(None, ge=1, description="K, chains decoded per question; all G if not given.")
     epochs: int = Field(1, ge=1, description="Updates on each step's chains.")
-    resample_dead: int = Field(0, ge=0, description="Extra rollouts a step may make to replace dead groups.")
+    resample_dead: int = Field(0, ge=0, le=1024, description="Extra rollouts a step may make to replace dead groups.")
 
 
 class OptimSettings(Section):
@@ -131,6 +133,7 @@ class ReplaySettings(Section):
     search: int = Field(
         16,
         ge=0,
+        le=65536,
         description="Training questions a step is searched on for successes to replay; 0: only what latent exploration "
         "finds is replayed.",
     )
@@ -139,7 +142,7 @@ class ReplaySettings(Section):
     )
     frontier: int = Field(256, ge=1, description="Unsolved questions kept, with their prompts (about 2.4 MB each).")
     tries: int = Field(
-        4, ge=1, description="Completions per searched question, sampled token by token at temperature 1."
+        4, ge=1, le=1024, description="Completions per searched question, sampled token by token at temperature 1."
     )
     openings: tuple[str, ...] | None = Field(
         None,
@@ -237,55 +240,14 @@ def control_rows(host: PluginHost) -> dict[str, str | None]:
     return found | {"anchor" if name == "zero" else name: name for name in host.names("control")}
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dictionary.
-
-    Raises:
-        ConfigError: it cannot be read or parsed.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read the config file {path}: {error}") from None
-
-
-def parse_assignment(text: str) -> tuple[list[str], Any]:
-    """``a.b=value`` as a path and a value: TOML where it parses as such, else text.
-
-    Raises:
-        ConfigError: no key or no equals sign.
-    """
-    key, equals, raw = text.partition("=")
-    path = key.strip().split(".")
-    if not equals or not all(path):
-        raise ConfigError(f"--set: expected key=value, got {text!r}")
-    try:
-        return path, tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        return path, raw
-
-
-def merge(base: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set a nested key in place; a component's bare name may stand for its table."""
-    for key in path[:-1]:
-        inner = base.get(key)
-        if isinstance(inner, str) and key in COMPONENTS:
-            inner = {"name": inner}
-        base[key] = dict(inner) if isinstance(inner, Mapping) else {}
-        base = base[key]
-    old = base.get(path[-1])
-    if isinstance(value, str) and len(path) == 1 and path[0] in COMPONENTS:
-        keep = old if isinstance(old, Mapping) and old.get("name") == value else {}
-        value = {**keep, "name": value}
-    base[path[-1]] = value
-
-
 def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
     """Validate settings and the options of every component they name; the result spells out every default.
 
     Raises:
         ConfigError: with every problem found.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"config: expected a table of settings, got {shown(values)}")
     tree = {
         key: {"name": value} if key in COMPONENTS and isinstance(value, str) else value for key, value in values.items()
     }
@@ -296,7 +258,8 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
     if isinstance(listed, list | tuple):
         listed = tree["loggers"] = [{"name": entry} if isinstance(entry, str) else entry for entry in listed]
     config: RunConfig | None = None
-    problems: list[str] = []
+    rest = {key: value for key, value in tree.items() if key not in (*COMPONENTS, "loggers", "task")}
+    problems = [f"config: {line}" for line in unusable(rest)]  # the others' options are looked at with them
     complete: dict[str, Any] = {}
     try:
         config = RunConfig.model_validate(tree)
@@ -307,7 +270,7 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
             chosen = Component.model_validate(tree.get(key, RunConfig.model_fields[key].default))
         except ValidationError:
             continue  # reported above
-        if key == "space" and chosen.name not in host.names("space") and Path(chosen.name).expanduser().is_dir():
+        if key == "space" and chosen.name not in host.names("space") and is_folder(chosen.name):
             continue  # a saved artefact brings its own options
         try:
             complete[key] = _complete(key, chosen, host)
@@ -324,22 +287,36 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
     complete["loggers"] = tuple(loggers)
     try:
         complete["decoder"] = _backend(DecoderSettings.model_validate(tree.get("decoder", {})), host)
-    except ConfigError as error:
-        problems.extend(error.problems)
+    except ConfigError:
+        pass  # an unknown backend is reported below
     except ValidationError:
         pass  # reported above
+    problems.extend(_named(tree, host))
     if config is not None:
-        refiner = [("refiner", config.eval.refiner)] if config.eval.refiner else []
-        for kind, name in (("env", config.env), *refiner):
-            try:
-                host.find(kind, name)
-            except ConfigError as error:
-                problems.extend(error.problems)
         problems.extend(_contradictions(config, host))
         problems.extend(missing(config, {kind: complete[kind] for kind in COMPONENTS if kind in complete}, host))
     if config is None or problems:
         raise ConfigError(*problems)
     return config.model_copy(update=complete)
+
+
+def _named(tree: Mapping[str, Any], host: PluginHost) -> list[str]:
+    """What is wrong with names outside the components' tables, whatever else is wrong."""
+    found: list[str] = []
+    env, task = tree.get("env", RunConfig.model_fields["env"].default), tree.get("task", {})
+    wanted = [("env", env)]
+    for kind, section, key in (("decoder", "decoder", "name"), ("refiner", "eval", "refiner")):
+        table = tree.get(section)
+        wanted.append((kind, table.get(key) if isinstance(table, Mapping) else None))
+    for kind, name in wanted:
+        try:
+            if isinstance(name, str):  # what is no name is reported where types are
+                host.find(kind, name)
+        except ConfigError as error:
+            found.extend(error.problems)
+    if isinstance(env, str) and isinstance(task, Mapping) and isinstance(task.get("name"), str | None):
+        found.extend(task_problems(env, task, host))
+    return found
 
 
 def same_settings(saved: Mapping[str, Any], config: RunConfig, host: PluginHost) -> bool:
@@ -385,6 +362,8 @@ def _contradictions(config: RunConfig, host: PluginHost) -> list[str]:
     found = []
     if config.decodes > config.batch.samples:
         found.append(f"batch.decodes: expected at most batch.samples={config.batch.samples}, got {config.decodes}")
+    if config.batch.questions * config.batch.samples > MOST_CHAINS:
+        found.append(f"batch.questions × batch.samples: expected at most {MOST_CHAINS} chains in a step")
     rows = control_rows(host)
     found += [f"eval.controls: {unknown_name('row', n, rows)}" for n in config.eval.controls or () if n not in rows]
     if config.steps is None and config.minutes is None:

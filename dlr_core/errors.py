@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class DLRError(Exception):
@@ -48,9 +49,25 @@ class DamageWarning(UserWarning):
     """Something was damaged, and what is older and intact is used instead."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line: its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def shown(value: Any, limit: int = 80) -> str:
+    """A value as a message shows it: its repr, the middle left out where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; endless nesting
+        return f"<{type(value).__name__}>"
+    half = limit // 2
+    return text if len(text) <= limit else f"{text[:half]}…{text[-half:]}"
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """One line that says a name is unknown and offers the nearest valid one."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"
-    return f"no {what} named {name!r}; {hint}"
+    folded = {other.casefold(): other for other in reversed(names)}
+    close = get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    hint = f"did you mean {folded[close[0]]!r}?" if close else f"known: {', '.join(names) or 'none'}"
+    return f"no {what} named {shown(name)}; {hint}"

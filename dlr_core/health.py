@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 from packaging.requirements import Requirement
 
+from dlr_core.paths import expanded
+
 if TYPE_CHECKING:
     from dlr_core.host import PluginHost
 
@@ -115,7 +117,7 @@ def writable(folder: Path) -> Check:
 
 def nearest(folder: Path) -> Path:
     """The folder itself, or what exists of the way to it."""
-    folder = folder.expanduser().absolute()
+    folder = expanded(folder).absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder

@@ -11,7 +11,8 @@ import pluggy
 from pydantic import BaseModel, ValidationError
 
 from dlr_core import hookspecs
-from dlr_core.errors import ConfigError, PluginError, unknown_name
+from dlr_core.errors import ConfigError, PluginError, shown, unknown_name
+from dlr_core.values import unusable
 from dlr_core.version import API_VERSION
 
 PREFIX = "dlr_register_"
@@ -141,6 +142,8 @@ class PluginHost:
         Raises:
             ConfigError: there is none; the message offers the nearest name.
         """
+        if not isinstance(name, str):
+            raise ConfigError(f"{kind}: expected a name, got {shown(name)}")
         entry = self._entries.get((kind, name)) or self._entries.get((kind, name.partition(":")[0]))
         if entry is None:
             raise ConfigError(unknown_name(kind, name, self.names(kind)))
@@ -152,15 +155,20 @@ class PluginHost:
         Raises:
             ConfigError: unknown name or bad settings, all problems at once.
         """
-        model = getattr(self.find(kind, name).factory, "Options", None)
+        model, where = getattr(self.find(kind, name).factory, "Options", None), f"{kind} {name!r}"
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{where}: expected a table of options, got {shown(values)}")
         if model is None:
             if values:
-                raise ConfigError(f"{kind} {name!r} takes no options, got {', '.join(sorted(values))}")
+                raise ConfigError(f"{where} takes no options, got {', '.join(sorted(map(str, values)))}")
             return None
+        problems = [f"{where}: {line}" for line in unusable(values)]
         try:
             validated: BaseModel = model.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(*explain(error, f"{kind} {name!r}", model.model_fields)) from None
+            problems += explain(error, where, model.model_fields)
+        if problems:
+            raise ConfigError(*problems)
         return validated
 
     def create(self, kind: str, name: str, values: Mapping[str, Any] | None = None, **context: Any) -> Any:
@@ -201,5 +209,5 @@ def explain(error: ValidationError, where: str, fields: Mapping[str, Any]) -> li
             known = [".".join([*map(str, problem["loc"][:-1]), key]) for key in table]
             lines.append(f"{where}: {unknown_name('option', path, known)}")
         else:
-            lines.append(f"{where}: {path}: {problem['msg']}, got {problem['input']!r}")
+            lines.append(f"{where}: {path}: {problem['msg']}, got {shown(problem['input'])}")
     return lines

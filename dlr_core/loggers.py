@@ -9,6 +9,7 @@ from typing import Any
 from dlr_core.config import Component
 from dlr_core.errors import DLRError, PluginError
 from dlr_core.host import PluginHost
+from dlr_core.plain import plain
 from dlr_core.protocols import Logger, RunInfo, RunSummary
 
 Warn = Callable[[str], None]
@@ -81,4 +82,4 @@ class Loggers:
 
 def _line(error: Exception) -> str:
     """An error in one line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return plain(f"{type(error).__name__}: {error}".splitlines()[0])

@@ -1,6 +1,5 @@
 """Assembling a run from its settings, and answering questions with a trained one."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,10 @@ from dlr_core.protocols import EnvSpec, Refiner
 from dlr_core.questions import calibration_questions
 from dlr_core.records import Item, PromptCache
 from dlr_core.rundir import read_manifest
+from dlr_core.saved import read_table
+from dlr_core.task_settings import task_of
 from dlr_core.trainer import Trainer
 
-EVAL = "eval.json"
 CARD = ("env", "split", "n", "rows", "paired")
 """What the card of a shared assistant says of its control table."""
 
@@ -30,13 +30,11 @@ CARD = ("env", "split", "n", "rows", "paired")
 def env_kwargs(config: RunConfig, host: PluginHost) -> dict[str, Any]:
     """Keyword arguments with which a run's environment is made."""
     spec: EnvSpec = host.create("env", config.env)
-    task = config.task.name or spec.task
-    if task is None:
-        raise ConfigError(f"{config.env} needs a task: --set task.name=reasoning-gym:gcd")
+    task, options = task_of(config.env, {"name": config.task.name, **config.task.options}, host)
     space: Any = {"name": config.space.name, **config.space.options}
     return {
         "task": task,
-        "task_kwargs": {**(spec.task_kwargs if task == spec.task else {}), **config.task.options},
+        "task_kwargs": options,
         "decoder": {"name": config.decoder.name, **config.decoder.options},
         "space": space,
         "reward": {"name": config.reward.name, **config.reward.options},
@@ -147,9 +145,8 @@ class DLRPipeline(Pretrained):
         made = cls.assemble({**saved, "env": env, "task": {}} if env and env != saved["env"] else saved, host=host)
         chosen = best_checkpoint(folder) if best else latest_checkpoint(folder)
         load_weights({"assistant": made.assistant, "space": made.engine.space}, chosen)
-        if (folder / EVAL).is_file():
-            table = json.loads((folder / EVAL).read_text(encoding="utf-8"))
-            made.table = {key: table[key] for key in CARD if key in table}
+        table = read_table(folder)
+        made.table = None if table is None else {key: table[key] for key in CARD if key in table}
         return made
 
     @classmethod

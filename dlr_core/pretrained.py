@@ -16,7 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dlr_core.checkpoint import fill, named_tensors
-from dlr_core.errors import ConfigError, ModelError, RunFolderError
+from dlr_core.errors import ConfigError, ModelError, RunFolderError, first_line
+from dlr_core.paths import expanded, is_folder
+from dlr_core.saved import Card, check
 from dlr_core.version import __version__
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -71,16 +73,18 @@ class Pretrained(ModelHubMixin, library_name=LIBRARY, tags=["latent-reasoning"],
         try:
             described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             tensors = load_file(folder / WEIGHTS)
-            digest, run, table = described["main_model_digest"], described["run"], described["table"]
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            digest, run, table = str(described["main_model_digest"]), described["run"], described["table"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             raise ConfigError(f"{model_id} is not a saved assistant: {error}") from None
+        if table is not None:
+            check(Card, table, folder / CONFIG)
         made = cls.assemble(run, host=host)
         if made.digest != digest:
             raise ModelError(f"{model_id} was trained on another main model (digest {digest[:12]}…)")
         try:
             fill(made._parts(), tensors)
         except RuntimeError as error:
-            raise ConfigError(f"{model_id} is damaged: {str(error).splitlines()[0]}") from None
+            raise ConfigError(f"{model_id} is damaged: {first_line(error)}") from None
         made.table = table
         return made
 
@@ -116,7 +120,7 @@ ask = DLRPipeline.from_pretrained("{kwargs.get("repo_id", "this-folder")}")
 
 def card_table(table: dict[str, Any] | None) -> str:
     """The control table of a run's ``eval.json`` in Markdown."""
-    if not table or "rows" not in table:
+    if not table:
         return "It has not been measured beside its controls."
     lines = [
         f"{table['n']} distinct {table['split']} questions of {table['env']}, 95 % intervals, differences paired:",
@@ -139,11 +143,9 @@ def fetch(model_id: str, **options: Any) -> Path:
     Raises:
         RunFolderError: neither; the message says what was tried.
     """
-    path = Path(model_id).expanduser()
-    if path.is_dir():
-        return path
+    if is_folder(model_id):
+        return expanded(model_id)
     try:
         return Path(snapshot_download(model_id, allow_patterns=[CONFIG, WEIGHTS], etag_timeout=PATIENCE, **options))
     except (OSError, HTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RunFolderError(f"no folder {model_id}, and the hub does not give it: {reason}") from None
+        raise RunFolderError(f"no folder {model_id}, and the hub does not give it: {first_line(error)}") from None

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from dlr_core.config import RunConfig
 from dlr_core.errors import ConfigError, RunFolderError
-from dlr_core.rundir import read_log
+from dlr_core.saved import TimedStep, read_rows
 from dlr_core.schedule import Schedule
 
 CLOCK = ("seconds", "progress")
@@ -49,7 +49,7 @@ def logged_steps(run: Path, asked: int | None) -> list[dict[str, Any]]:
         RunFolderError: there are none, or not one for every step.
         ConfigError: more are asked for.
     """
-    rows = read_log(run, "metrics")
+    rows = read_rows(TimedStep, run / "metrics.jsonl")
     if not rows or [row.get("step") for row in rows] != list(range(1, len(rows) + 1)):
         raise RunFolderError(f"{run}: expected metrics of step 1, 2, …, got {len(rows)} rows")
     if asked is not None and not 1 <= asked <= len(rows):

@@ -14,6 +14,7 @@ from dlr_core.durable import write_whole
 from dlr_core.errors import RunFolderError
 from dlr_core.lock import LOCK, FolderLock, refuse_if_held
 from dlr_core.provenance import provenance
+from dlr_core.saved import Manifest, check
 
 LOGS = ("metrics", "timings")
 MANIFEST = "manifest.json"
@@ -216,6 +217,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} is not a run folder: {error}") from None
+    check(Manifest, manifest, path / "manifest.json")
     return manifest

@@ -1,5 +1,6 @@
 """A sweep: variants of one run, each under several seeds, compared question by question with the first variant."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -9,9 +10,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlr_core.aggregate import bootstrap_runs
-from dlr_core.config import merge, parse_assignment
-from dlr_core.errors import ConfigError
+from dlr_core.assignments import merge, parse_assignment
+from dlr_core.errors import ConfigError, RunFolderError
 from dlr_core.host import explain
+
+MOST_RUNS = 10_000
 
 
 class Variant(BaseModel):
@@ -62,6 +65,9 @@ def expand(tree: Mapping[str, Any]) -> list[Row]:
         raise ConfigError(*explain(error, "sweep", SweepPlan.model_fields)) from None
     if bool(plan.variants) == bool(plan.grid):
         raise ConfigError("a sweep needs either [[variants]] or a [grid]")
+    runs = len(plan.seeds) * (len(plan.variants) or math.prod(map(len, plan.grid.values())))
+    if not 1 <= runs <= MOST_RUNS:
+        raise ConfigError(f"a sweep: expected 1 to {MOST_RUNS} runs, got {runs}")
     variants = list(plan.variants) or [
         Variant(name=", ".join(f"{key}={value}" for key, value in zip(plan.grid, chosen, strict=True)),
                 set=dict(zip(plan.grid, chosen, strict=True)))
@@ -70,7 +76,12 @@ def expand(tree: Mapping[str, Any]) -> list[Row]:
     names = [variant.name for variant in variants]
     if len(set(names)) < len(names):
         raise ConfigError("two variants of a sweep have the same name")
-    return [Row(v.name, seed, _values(plan.base, v.set, seed)) for seed in plan.seeds for v in variants]
+    rows = [Row(v.name, seed, _values(plan.base, v.set, seed)) for seed in plan.seeds for v in variants]
+    folders = [row.folder for row in rows]
+    taken = next((row for row in rows if folders.count(row.folder) > 1), None)
+    if taken is not None:
+        raise ConfigError(f"two runs of a sweep would share the folder {taken.folder}: rename a variant, or a seed")
+    return rows
 
 
 def _values(base: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -87,17 +98,24 @@ def parse_part(text: str) -> tuple[int, int]:
         ConfigError: not of that form, or not within it.
     """
     number, slash, count = text.partition("/")
-    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise ConfigError(f"--part: expected i/n with 1 <= i <= n, got {text!r}")
+    digits = number.isdecimal() and count.isdecimal() and len(text) < 20
+    if not (slash and digits and 1 <= int(number) <= int(count)):
+        raise ConfigError(f"--part: expected i/n with 1 <= i <= n, got {text[:40]!r}")
     return int(number), int(count)
 
 
 def summarise(row: Row, manifest: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a finished run: small enough to commit, enough to pair its questions with another run's."""
+    """What is kept of a finished run: small enough to commit, enough to pair its questions with another run's.
+
+    Raises:
+        RunFolderError: the run has not kept all that is needed.
+    """
+    if not {"training", "cost"} <= manifest.keys() or "per_question" not in table:
+        raise RunFolderError(f"{row.folder} is damaged: its cost or its questions' results are missing")
     return {
         "variant": row.variant,
         "seed": row.seed,
-        "task": manifest["config"]["task"]["name"] or table["env"],
+        "task": manifest["config"].get("task", {}).get("name") or table["env"],
         "split": table["split"],
         "n": table["n"],
         "steps": manifest["training"]["steps"],

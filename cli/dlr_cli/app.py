@@ -1,15 +1,17 @@
 """``dlr``: the program. Nothing heavy is imported until a command runs."""
 
+import io
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
+from typer.main import get_command
 
 from dlr_cli.commands.ask import ask
 from dlr_cli.commands.baseline import baseline
@@ -25,6 +27,8 @@ from dlr_cli.commands.serve import serve
 from dlr_cli.commands.space import space_app
 from dlr_cli.commands.sweep import sweep
 from dlr_core.errors import ConfigError, DamageWarning, DLRError
+from dlr_core.plain import one_line
+from dlr_core.values import is_text
 
 app = typer.Typer(
     name="dlr",
@@ -49,21 +53,57 @@ app.add_typer(space_app, name="space")
 app.add_typer(plugins_app, name="plugins")
 
 
+NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "storage size calculation overflowed")
+"""How PyTorch says that it was asked for more than there is."""
+UsageError: Any = typer.BadParameter.__bases__[0]
+"""Of Click, or of the copy of it that newer versions of Typer hold."""
+
+
 def main() -> None:
-    """Entry point of the ``dlr`` script: what a user caused is one line on stderr and exit code 2."""
+    """Entry point of the ``dlr`` script: what a user caused is a line on stderr for each problem, and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show must not end the program
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _terminable(), _plain_warnings():
-            app()
+            sys.exit(run_program(sys.argv[1:]))
     except ConfigError as error:
-        for problem in error.problems or (str(error),):
-            print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(*(error.problems or (str(error),)))
     except DLRError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:
+        _refuse(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(text in str(error).lower() for text in NO_MEMORY):
+            raise
+        _refuse("not enough memory: ask for less at once (batch, task, latents), or take a smaller main model")
+
+
+def run_program(arguments: Sequence[str]) -> int:
+    """Run a command; its exit code.
+
+    Raises:
+        ConfigError: an option or argument that there is not, or that is no text.
+    """
+    if any(not is_text(argument) for argument in arguments):
+        raise ConfigError("expected arguments in UTF-8")
+    try:
+        code = get_command(app)(list(arguments), prog_name="dlr", standalone_mode=False)
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            print(error.format_message(), file=sys.stderr)
+            return 2
+        raise ConfigError(error.format_message()) from None
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(*problems: str) -> NoReturn:
+    for problem in problems:
+        print(f"error: {one_line(problem)}", file=sys.stderr)
+    sys.exit(2)
 
 
 @contextmanager

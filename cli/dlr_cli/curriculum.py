@@ -14,7 +14,8 @@ from rich.console import Console
 from dlr_cli.report.page import PLAN, render
 from dlr_cli.session import start_or_go_on
 from dlr_cli.table import headed, open_console
-from dlr_core.config import RunConfig, read_toml, resolve, same_settings
+from dlr_core.assignments import read_toml
+from dlr_core.config import RunConfig, resolve, same_settings
 from dlr_core.controls import paired
 from dlr_core.errors import ConfigError, RunFolderError
 from dlr_core.evaluate import Evaluator
@@ -23,6 +24,7 @@ from dlr_core.pipeline import DLRPipeline, env_kwargs
 from dlr_core.questions import calibration_questions, distinct_items
 from dlr_core.records import Item
 from dlr_core.rundir import check_free, read_manifest, write_json
+from dlr_core.saved import read_saved
 from dlr_core.skills import Router, measures, question_features
 
 Correct = NDArray[np.float64]
@@ -51,15 +53,22 @@ def read_plan(text: str, base: Mapping[str, Any], host: PluginHost) -> list[Stag
     """
     if text.endswith(".toml"):
         tables = read_toml(Path(text)).get("tasks")
-        if not isinstance(tables, list):
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             raise ConfigError(f"{text}: expected [[tasks]] tables")
     else:
         tables = [_table(name.strip()) for name in text.split(",") if name.strip()]
-    stages = []
-    for table in tables:
-        task = {**base.get("task", {}), **table.get("task", {})}
-        config = resolve({**base, "env": "dlr/Reasoning-v0", **table, "task": task}, host)
-        stages.append(Stage(config.task.name or config.env, config))
+    stages, problems = [], []
+    for number, table in enumerate(tables, 1):
+        parts = (base.get("task", {}), table.get("task", {}))
+        odd = next((part for part in parts if not isinstance(part, Mapping)), None)
+        task = {**parts[0], **parts[1]} if odd is None else odd  # what is no table is refused with all else
+        try:
+            config = resolve({**base, "env": "dlr/Reasoning-v0", **table, "task": task}, host)
+            stages.append(Stage(config.task.name or config.env, config))
+        except ConfigError as error:
+            problems += [f"task {number}: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(*problems)
     names = [stage.name for stage in stages]
     if len(stages) < 2 or len(set(names)) < len(names):
         raise ConfigError(f"--curriculum: expected at least two different tasks, got {', '.join(names) or 'none'}")
@@ -102,14 +111,16 @@ def _open(stages: Sequence[Stage], host: PluginHost, out: Path, *, overwrite: bo
     """Take the folder, or go on in it if it holds the same stages."""
     plan = [{"name": stage.name, "config": stage.config.model_dump(mode="json")} for stage in stages]
 
-    def holds(saved: Sequence[Mapping[str, Any]]) -> bool:
-        return [stage["name"] for stage in saved] == [stage.name for stage in stages] and all(
-            same_settings(stage["config"], own.config, host) for stage, own in zip(saved, stages, strict=True)
+    def holds(saved: Any) -> bool:
+        if not isinstance(saved, list) or not all(isinstance(stage, dict) for stage in saved):
+            return False
+        return [stage.get("name") for stage in saved] == [stage.name for stage in stages] and all(
+            same_settings(stage.get("config", {}), own.config, host) for stage, own in zip(saved, stages, strict=True)
         )
 
     file = out / PLAN
     if file.is_file() and not overwrite:
-        if not holds(json.loads(file.read_text(encoding="utf-8"))):
+        if not holds(read_saved(None, file)):
             raise RunFolderError(f"{out} holds another curriculum; choose another --out, or pass --overwrite")
         return
     if file.is_file():

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from dlr_cli.table import open_console
+from dlr_core.errors import first_line
 from dlr_core.health import GIGABYTE, Check, device, disk, memory, packages, plugins, unreachable, writable
+from dlr_core.paths import expanded, is_file, is_folder
 
 RUN_BYTES = 0.1 * GIGABYTE
 """A run of the default settings leaves half of it."""
@@ -30,7 +33,7 @@ def examine(main_model: str, out: Path) -> list[Check]:
 
     host = PluginHost.from_entry_points()
     model = _model(main_model)
-    size = smollm2.MODEL_BYTES if main_model == smollm2.NAME else _size(Path(main_model).expanduser())
+    size = smollm2.MODEL_BYTES if main_model == smollm2.NAME else _size(expanded(main_model))
     replay = ReplaySettings()
     kept = (replay.capacity + replay.frontier) * PROMPT_BYTES
     checks = [*installed, *plugins(host), device(), model]
@@ -66,17 +69,22 @@ def _model(name: str) -> Check:
     """Is the main model there, or can it be had?"""
     from dlr_plugins.decoders import smollm2
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     if name == smollm2.NAME:
         return smollm2.examine()
-    path, label = Path(name).expanduser(), f"main model {name}"
-    if path.is_file() or (path / "config.json").is_file():
+    path, label = expanded(name), f"main model {name}"
+    if is_file(path) or is_file(path / "config.json"):
         return Check(label, "ok", "found")
-    if path.exists():
+    if is_folder(path):
         return Check(label, "problem", "no config.json in it", "give a model folder, a .gguf file or a hub id")
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         return Check(label, "problem", "not found", f"give {smollm2.NAME}, a folder, a .gguf file or a hub id")
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+    except HFValidationError as error:
+        return Check(label, "problem", first_line(error), "give a model folder, a .gguf file or a hub id")
+    if isinstance(cached, str):
         return Check(label, "ok", "in the hub's cache")
     away = _away()
     if away is None:
@@ -86,9 +94,9 @@ def _model(name: str) -> Check:
 
 def _size(path: Path) -> float:
     """Bytes of a model's weights on disk; 0 where they are not there yet."""
-    if path.is_file():
+    if is_file(path):
         return float(path.stat().st_size)
-    return float(sum(file.stat().st_size for file in path.glob("*.safetensors"))) if path.is_dir() else 0.0
+    return float(sum(file.stat().st_size for file in path.glob("*.safetensors"))) if is_folder(path) else 0.0
 
 
 def print_checks(checks: Sequence[Check]) -> None:
@@ -96,11 +104,11 @@ def print_checks(checks: Sequence[Check]) -> None:
     console = open_console()
     table = Table("", "state", "found")
     for check in checks:
-        table.add_row(check.name, f"[{STYLES[check.state]}]{check.state}[/]", check.found.replace("[", r"\["))
+        table.add_row(check.name, Text(check.state, STYLES[check.state]), check.found)
     console.print(table)
     for check in checks:
         if check.state != "ok":
             line = f"{check.state}: {check.name}: {check.found}; to do: {check.todo}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, highlight=False, soft_wrap=True)
     problems = sum(check.state == "problem" for check in checks)
     console.print(f"{problems} problems: a run could not work" if problems else "a run can work", highlight=False)

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dlr_core.assignments import COMPONENTS
 from dlr_core.checkpoint import write_checkpoint
-from dlr_core.config import COMPONENTS, RunConfig
+from dlr_core.config import RunConfig
 from dlr_core.errors import ConfigError, DivergedError, PluginError
 from dlr_core.host import OWN, PluginHost
 from dlr_core.trainer import Trainer

@@ -1,6 +1,5 @@
 """A run folder measured: its control table, its retention, or the table that it left."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from dlr_core.host import PluginHost
 from dlr_core.pipeline import DLRPipeline, eval_sizes
 from dlr_core.retention import retention
 from dlr_core.rundir import read_manifest, write_json
+from dlr_core.saved import read_table
 
 Report = Callable[[str], None]
 
@@ -74,12 +74,11 @@ def saved_table(run: Path) -> dict[str, Any]:
     """The table that a run left at its end.
 
     Raises:
-        RunFolderError: it left none.
+        RunFolderError: it left none, or a damaged one.
     """
-    try:
-        table: dict[str, Any] = json.loads((run / "eval.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{run} holds no control table ({error}); measure it without --saved") from None
+    table = read_table(run)
+    if table is None:
+        raise RunFolderError(f"{run} holds no control table (eval.json); measure it without --saved")
     return {"run": run.name, **table}
 
 

@@ -20,7 +20,8 @@ class RunProgress:
         self.live = console.is_terminal
         self._last = 0.0
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[line]}"),
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+            TextColumn("{task.fields[line]}", markup=False),
             console=console, disable=not self.live, transient=True,
         )  # fmt: skip
         self._task = self._progress.add_task("training", total=1.0, line="")

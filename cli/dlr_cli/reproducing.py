@@ -1,6 +1,5 @@
 """A run made again, step by step beside what it logged."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from dlr_cli.progress import RunProgress
+from dlr_cli.screen import complain
 from dlr_cli.session import Stop, place
 from dlr_core.checkpoints import save_checkpoint
 from dlr_core.config import resolve
@@ -45,7 +45,7 @@ def make_again(
     main_model = {"digest_before": digest, **place(decoder)}
     warnings = _warnings(manifest, {**provenance(), "plugins": host.distributions, "main_model": main_model})
     for line in warnings:
-        print(f"warning: {line}", file=sys.stderr)
+        complain("warning", line)
     folder = RunFolder(out, overwrite=overwrite)
     try:
         about: dict[str, Any] = {"run": str(run), "steps": len(rows), "warnings": warnings}
@@ -60,7 +60,7 @@ def make_again(
         folder.manifest(config, digest, main_model={"digest_after": decoder.fingerprint()}, reproduces=about)
     finally:
         folder.close()
-    console.print(_verdict(run, len(rows), difference, weights), highlight=False, markup=False, soft_wrap=True)
+    console.print(_verdict(run, len(rows), difference, weights), highlight=False, soft_wrap=True)
     return {**about, "folder": str(out)}
 
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from dlr_core.config import RunConfig, merge, parse_assignment, read_toml, resolve
+from dlr_core.assignments import merge, parse_assignment, read_toml
+from dlr_core.config import RunConfig, resolve
+from dlr_core.errors import ConfigError
 from dlr_core.host import PluginHost
 
 PATHS = {
@@ -25,6 +27,9 @@ def gather(
     """The TOML file, then flags, then ``--set``, as one tree that is not yet validated.
 
     ``--steps`` alone lifts the default time limit, ``--minutes`` alone the default step limit.
+
+    Raises:
+        ConfigError: a file that cannot be read, or assignments that are none.
     """
     values = read_toml(config) if config else {}
     for flag, path in PATHS.items():
@@ -36,10 +41,16 @@ def gather(
         values["steps"], values["minutes"] = steps, minutes
     for name in flags.get("logger") or ():
         listed = values.setdefault("loggers", [logger.name for logger in RunConfig.model_fields["loggers"].default])
-        if name not in listed:
+        if isinstance(listed, list) and name not in listed:  # what is no list is refused with all else
             listed.append(name)
+    problems: list[str] = []
     for text in assignments:
-        merge(values, *parse_assignment(text))
+        try:
+            merge(values, *parse_assignment(text))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
     return values
 
 

@@ -6,6 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dlr_cli.screen import Screen
+from dlr_core.plain import one_line
+
 LABELS = {
     "plain": "plain prompt",
     "anchor": "anchor only (a = 0)",
@@ -20,9 +23,8 @@ HEADINGS = ("", "right %", "interval", "format %", "tokens", "GFLOP", "trained â
 
 
 def open_console(*, stderr: bool = False) -> Console:
-    """A console that is wide enough for the table where there is no terminal to ask."""
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=132)
+    """Where tables and lines for people are printed."""
+    return Screen(stderr=stderr)
 
 
 def headed(name: str, headings: Sequence[str]) -> Table:
@@ -35,8 +37,10 @@ def headed(name: str, headings: Sequence[str]) -> Table:
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """The same in Markdown, without an end of line."""
-    head = "| " + " | ".join(headings) + " |\n|---" + "|---:" * (len(headings) - 1) + "|"
-    return "\n".join([head, *("| " + " | ".join(row) + " |" for row in rows)])
+    first, *others = (
+        "| " + " | ".join(one_line(cell).replace("|", r"\|") for cell in row) + " |" for row in (headings, *rows)
+    )
+    return "\n".join([first, "|---" + "|---:" * (len(headings) - 1) + "|", *others])
 
 
 def title(result: dict[str, Any]) -> str:
@@ -80,11 +84,11 @@ def print_table(result: dict[str, Any], console: Console) -> None:
 
 def print_markdown(result: dict[str, Any]) -> None:
     """The same on stdout, as a Markdown table."""
-    print(f"{title(result)}\n")
+    print(f"{one_line(title(result))}\n")
     bold = ([f"**{text}**" if name == "trained" and text else text for text in texts] for name, texts in cells(result))
     print(markdown_table(HEADINGS, bold) + "\n")
     for line in remarks(result):
-        print(f"- {line}")
+        print(f"- {one_line(line)}")
 
 
 def remarks(result: dict[str, Any]) -> list[str]:
@@ -172,7 +176,7 @@ def print_retention(result: dict[str, Any], console: Console, *, markdown: bool 
     """Other tasks without latents, with the anchor text alone, and with the trained latents."""
     rows = retention_cells(result)
     if markdown:
-        print(f"{markdown_table(RETENTION_HEADINGS, rows)}\n\n- {retention_remark(result)}")
+        print(f"{markdown_table(RETENTION_HEADINGS, rows)}\n\n- {one_line(retention_remark(result))}")
         return
     table = headed("other tasks, test questions, 95 % intervals", RETENTION_HEADINGS)
     for row in rows:

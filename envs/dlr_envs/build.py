@@ -1,16 +1,20 @@
 """From the keyword arguments of an environment to its engine."""
 
+import inspect
+import math
+import numbers
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from dlr_core.artefact import load_space
 from dlr_core.config import greedy_repeats
-from dlr_core.errors import ConfigError
+from dlr_core.errors import ConfigError, shown, unknown_name
 from dlr_core.host import PluginHost
+from dlr_core.paths import expanded, is_folder
 from dlr_core.protocols import Decoder, Space
 from dlr_core.questions import calibration_questions
+from dlr_envs.arguments import whole
 from dlr_envs.engine import JUDGE_SECONDS, Engine
 
 Named = str | Mapping[str, Any]
@@ -28,9 +32,10 @@ _decoders: dict[str, Decoder] = {}
 def _decoder(host: PluginHost, given: Any) -> Decoder:
     """An instance, a model's name, or ``{"name": backend, …options}``; equal descriptions share one model in memory."""
     if not isinstance(given, str | Mapping):
-        return given  # type: ignore[no-any-return]
+        return _part("decoder", given, hasattr(given, "prefill"))  # type: ignore[no-any-return]
     settings = {"model": given} if isinstance(given, str) else dict(given)
     name = settings.pop("name", "hf")
+    host.options("decoder", name, settings)
     key = repr((name, sorted(settings.items())))
     if key not in _decoders:
         _decoders[key] = host.create("decoder", name, settings)
@@ -52,6 +57,7 @@ def build_engine(
     decodes_per_chain: int = 1,
     judge_seconds: float | None = JUDGE_SECONDS,
     host: PluginHost | None = None,
+    **unknown: Any,
 ) -> Engine:
     """Build every part by name, or take it as it is given.
 
@@ -70,26 +76,32 @@ def build_engine(
             al. 2026, arXiv 2602.01705: the decoder is marginalised out of what a latent is worth).
         judge_seconds: limit on one call of the task's verifier or of the reward; None: none.
         host: where names are looked up.
+        unknown: keyword arguments that there are not; refused.
 
     Raises:
         ConfigError: an unknown name or a bad option.
     """
+    if unknown:
+        raise ConfigError(*(unknown_name("keyword argument", str(key), ARGUMENTS) for key in unknown))
     host = host or default_host()
     if task is None:
         raise ConfigError('this environment needs a task, for example task="reasoning-gym:gcd"')
-    if temperature < 0 or max_new_tokens < 1:
-        raise ConfigError("expected temperature >= 0 and max_new_tokens >= 1")
-    if decodes_per_chain < 1:
-        raise ConfigError(f"decodes_per_chain: expected at least 1, got {decodes_per_chain}")
+    if not isinstance(temperature, numbers.Real) or not 0 <= temperature < math.inf:
+        raise ConfigError(f"temperature: expected a finite number of at least 0, got {shown(temperature)}")
+    max_new_tokens = whole("max_new_tokens", max_new_tokens, 1)
+    decodes_per_chain = whole("decodes_per_chain", decodes_per_chain, 1)
     if decodes_per_chain > 1 and temperature == 0:
         raise ConfigError(greedy_repeats("decodes_per_chain", decodes_per_chain, "temperature"))
-    made_task = host.create("task", task, task_kwargs or {})
-    made_reward = _component(host, "reward", reward)
+    asked = (("num_latents", num_latents), ("latent_dim", latent_dim))
+    sizes = {key: whole(key, value, 1) for key, value in asked if value is not None}
+    if latents_per_step is not None:
+        latents_per_step = whole("latents_per_step", latents_per_step, 1)
+    made_task = host.create("task", task, {} if task_kwargs is None else task_kwargs)
+    made_reward = _reward(host, reward)
     model = _decoder(host, decoder)
-    sizes = {key: value for key, value in (("num_latents", num_latents), ("latent_dim", latent_dim)) if value}
     made_space = _space(host, space, model, sizes, made_task)
     per_step = latents_per_step or made_space.num_latents
-    if per_step < 1 or made_space.num_latents % per_step:
+    if made_space.num_latents % per_step:
         raise ConfigError(f"latents_per_step: expected a divisor of {made_space.num_latents}, got {per_step}")
     return Engine(
         decoder=model,
@@ -104,23 +116,37 @@ def build_engine(
     )
 
 
-def _component(host: PluginHost, kind: str, given: Any) -> Any:
+ARGUMENTS = (*inspect.signature(build_engine).parameters, "split", "num_envs", "engine", "autoreset_mode")
+"""What an environment is made with."""
+
+
+def _reward(host: PluginHost, given: Any) -> Any:
     if isinstance(given, str):
-        return host.create(kind, given)
+        return host.create("reward", given)
     if isinstance(given, Mapping):
         settings = dict(given)
-        return host.create(kind, settings.pop("name"), settings)
+        return host.create("reward", settings.pop("name", None), settings)
+    return _part("reward", given, callable(given))
+
+
+def _part(kind: str, given: Any, fits: bool) -> Any:
+    """A part that was given as it is.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not fits:
+        raise ConfigError(f"{kind}: expected a name, a table with a name, or a {kind}, got {shown(given)}")
     return given
 
 
 def _space(host: PluginHost, given: Any, decoder: Decoder, sizes: dict[str, int], task: Any) -> Space:
     if not isinstance(given, str | Mapping):
-        return given  # type: ignore[no-any-return]
+        return _part("space", given, hasattr(given, "inject"))  # type: ignore[no-any-return]
     settings = {"name": given} if isinstance(given, str) else dict(given)
     name = settings.pop("name", "kv")
-    folder = Path(name).expanduser()
-    if name not in host.names("space") and folder.is_dir():
-        return load_space(host, folder, decoder, {**settings, **sizes})
+    if isinstance(name, str) and name not in host.names("space") and is_folder(name):
+        return load_space(host, expanded(name), decoder, {**settings, **sizes})
     space: Space = host.create("space", name, {**settings, **sizes}, decoder=decoder)
     space.calibrate(calibration_questions(task))
     return space

@@ -13,6 +13,7 @@ from dlr_core.errors import ActionError, PluginError
 from dlr_core.protocols import Decoder, Reward, Space, Task
 from dlr_core.records import Completions, Item, PromptCache, Sample
 from dlr_core.timelimit import Overdue, within
+from dlr_envs.arguments import read_actions
 
 Floats = NDArray[np.float32]
 JUDGE_SECONDS = 120.0
@@ -66,6 +67,7 @@ class Engine:
         self.latents_per_step, self.decodes_per_chain = latents_per_step, decodes_per_chain
         self.temperature, self.max_new_tokens = temperature, max_new_tokens
         self.judge_seconds = judge_seconds
+        self.items: list[Item] = []
 
     @property
     def action_width(self) -> int:
@@ -124,7 +126,7 @@ class Engine:
             states = self.space.observe(self.cache.select(self.rows_N), self.actions_NtD)
         return states.float().cpu().numpy().copy()
 
-    def act(self, actions: NDArray[Any], generators: Sequence[np.random.Generator]) -> tuple[Floats, Outcome | None]:
+    def act(self, actions: Any, generators: Sequence[np.random.Generator]) -> tuple[Floats, Outcome | None]:
         """Take one flat action (N, latents_per_step·D) per episode.
 
         Returns:
@@ -133,17 +135,14 @@ class Engine:
         Raises:
             ActionError: wrong shape, not finite, or the episodes have ended.
         """
+        if not self.items:
+            raise ActionError("expected reset: no episode has begun")
         if self.actions_NtD.shape[1] == self.space.num_latents:
             raise ActionError(
                 f"expected reset: the episodes ended with latent {self.space.num_latents}, got another step"
             )
-        expected = (len(self.items), self.action_width)
-        array = np.asarray(actions)
-        if array.shape != expected:
-            raise ActionError(f"expected actions of shape {expected}, got {array.shape}")
-        if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
-            raise ActionError("actions must be finite numbers")
-        latents = torch.as_tensor(array.clip(-1, 1).astype(np.float32), device=self.decoder.device)
+        taken = read_actions(actions, (len(self.items), self.action_width))
+        latents = torch.as_tensor(taken, device=self.decoder.device)
         latents = latents.view(len(self.items), self.latents_per_step, self.space.latent_dim)
         self.actions_NtD = torch.cat([self.actions_NtD, latents], 1)
         if self.actions_NtD.shape[1] < self.space.num_latents:

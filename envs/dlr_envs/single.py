@@ -6,8 +6,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from dlr_core.errors import ConfigError
+from dlr_core.errors import ConfigError, shown
 from dlr_core.splits import SPLITS, Split
+from dlr_envs.arguments import as_array, table, whole
 from dlr_envs.build import build_engine
 from dlr_envs.engine import Engine, Floats
 from dlr_envs.vector import draw_item, spaces_of
@@ -29,19 +30,26 @@ class LatentEnv(gymnasium.Env[Any, Any]):
         **kwargs: Any,
     ) -> None:
         if split not in SPLITS:
-            raise ConfigError(f"expected a split of {', '.join(SPLITS)}, got {split!r}")
+            raise ConfigError(f"expected a split of {', '.join(SPLITS)}, got {shown(split)}")
         self.split, self.render_mode = split, render_mode
         self.engine = engine or build_engine(**kwargs)
         self.observation_space, self.action_space = spaces_of(self.engine)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
-        """Start an episode on a random question, or on ``options["index"]``."""
+        """Start an episode on a random question, or on ``options["index"]``.
+
+        Raises:
+            ConfigError: a seed or an index that is no whole number.
+        """
+        if seed is not None:
+            seed = whole("seed", seed, 0)
         super().reset(seed=seed)
         if seed is not None:
             # The generator of a vector sub-environment of that seed: equal seeds give equal episodes in both.
             self.np_random = np.random.default_rng(seed)
-        if options and "index" in options:
-            item = self.engine.task.item(self.split, int(options["index"]))
+        options = dict(table("options", options))
+        if "index" in options:
+            item = self.engine.task.item(self.split, whole("index", options["index"], 0))
         else:
             item = draw_item(self.engine, self.split, self.np_random)
         observation = self.engine.begin([item])
@@ -49,7 +57,7 @@ class LatentEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: NDArray[Any]) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
         """Give the next latents; the episode terminates with the last of them."""
-        observation, outcome = self.engine.act(np.asarray(action)[None], [self.np_random])
+        observation, outcome = self.engine.act(as_array(action)[None], [self.np_random])
         if outcome is None:
             return observation[0], 0.0, False, False, {}
         return observation[0], float(outcome.rewards_N[0]), True, False, dict(self.engine.describe(outcome, 0))

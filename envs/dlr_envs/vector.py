@@ -11,14 +11,17 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlr_core.errors import ConfigError
+from dlr_core.errors import ConfigError, shown
 from dlr_core.records import Item
 from dlr_core.splits import SPLITS, Split
+from dlr_envs.arguments import all_true, sequence, table, whole
 from dlr_envs.build import build_engine
 from dlr_envs.engine import Engine, Floats, Outcome
 
 Info = dict[str, Any]
 
+MOST = 2**20
+"""Sub-environments."""
 MODES = (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
 """NEXT_STEP is left out: every second step of a one-step episode would be a wasted reset."""
 
@@ -54,8 +57,9 @@ class LatentVectorEnv(VectorEnv[Any, Any, Any]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         **kwargs: Any,
     ) -> None:
-        if num_envs < 1 or split not in SPLITS:
-            raise ConfigError(f"expected num_envs >= 1 and a split of {', '.join(SPLITS)}, got {num_envs}, {split!r}")
+        num_envs = whole("num_envs", num_envs, 1, MOST)
+        if split not in SPLITS:
+            raise ConfigError(f"expected a split of {', '.join(SPLITS)}, got {shown(split)}")
         if autoreset_mode not in MODES and autoreset_mode not in [mode.value for mode in MODES]:
             names = " or ".join(repr(mode.value) for mode in MODES)
             raise ConfigError(f"autoreset_mode: expected {names}, got {autoreset_mode!r}")
@@ -80,25 +84,39 @@ class LatentVectorEnv(VectorEnv[Any, Any, Any]):
         they act together and so end together.
 
         Raises:
-            ConfigError: a group size that does not divide the environments, a wrong number of indices, a partial mask.
+            ConfigError: a group size that does not divide the environments, a wrong number of indices or seeds, what is
+                no whole number, a partial mask. Nothing has changed then.
         """
-        options = options or {}
-        if not np.all(options.get("reset_mask", True)):
+        options = table("options", options)
+        if not all_true("reset_mask", options.get("reset_mask", True)):
             raise ConfigError("reset_mask: expected every sub-environment, as they act together; got a part of them")
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed
-        for number, value in enumerate(seeds or []):
-            if value is not None:
-                self.generators[number] = np.random.default_rng(value)
-        self.group_size = int(options.get("group_size", 1))
-        if self.group_size < 1 or self.num_envs % self.group_size:
-            raise ConfigError(f"group_size: expected a divisor of {self.num_envs}, got {self.group_size}")
+        seeds = self._seeds(seed)
+        group_size = whole("group_size", options.get("group_size", 1), 1)
+        if self.num_envs % group_size:
+            raise ConfigError(f"group_size: expected a divisor of {self.num_envs}, got {group_size}")
         items = None
         if "index" in options:
-            index = [int(i) for i in options["index"]]
-            if len(index) != self.num_envs // self.group_size:
-                raise ConfigError(f"index: expected {self.num_envs // self.group_size} questions, got {len(index)}")
+            index = [whole("index", i, 0) for i in sequence("index", options["index"])]
+            if len(index) != self.num_envs // group_size:
+                raise ConfigError(f"index: expected {self.num_envs // group_size} questions, got {len(index)}")
             items = [self.engine.task.item(self.split, i) for i in index]
+        self.group_size = group_size
+        for number, value in enumerate(seeds):
+            if value is not None:
+                self.generators[number] = np.random.default_rng(value)
         return self._begin(items)
+
+    def _seeds(self, seed: Any) -> list[int | None]:
+        """A seed for every sub-environment: one after the other from one number, or as they are given."""
+        if seed is None:
+            return []
+        if isinstance(seed, int | np.integer):
+            first = whole("seed", seed, 0)
+            return [first + number for number in range(self.num_envs)]
+        given = [None if value is None else whole("seed", value, 0) for value in sequence("seed", seed)]
+        if len(given) > self.num_envs:
+            raise ConfigError(f"seed: expected at most {self.num_envs} seeds, got {len(given)}")
+        return given
 
     def _begin(self, items: list[Item] | None = None) -> tuple[Floats, Info]:
         if items is None:

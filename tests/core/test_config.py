@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from dlr_core import ConfigError, PluginHost, hookimpl
-from dlr_core.config import merge, parse_assignment, read_toml, resolve, same_settings
+from dlr_core.assignments import merge, parse_assignment, read_toml
+from dlr_core.config import resolve, same_settings
 
 
 class WithOptions:

@@ -134,7 +134,7 @@ def test_wrong_reset_options_are_refused(kwargs, options, message):
     [
         ({"latents_per_step": 2}, "expected a divisor of 3, got 2"),
         ({"split": "tset"}, "'tset'"),
-        ({"temperature": -1.0}, "temperature >= 0"),
+        ({"temperature": -1.0}, "temperature: expected a finite number of at least 0"),
         ({"space": "kw"}, "no space named 'kw'"),
         ({"reward": "dule"}, "did you mean 'dual'"),
         ({"task": None}, "needs a task"),

@@ -136,7 +136,7 @@ def test_equality_works_on_another_thread() -> None:
 
 def test_a_checker_that_hangs_is_given_up_at_the_limit_and_replaced() -> None:
     assert equivalent("1/2", HALF)
-    process = mathcheck._worker[0]
+    process = mathcheck.JUDGE.process
     os.kill(process.pid, signal.SIGSTOP)  # it will never answer
     start = time.monotonic()
     assert not equivalent("1/2", HALF, limit=0.3)

@@ -23,6 +23,7 @@ def ask(
 
     from dlr_cli.host import load_host
     from dlr_cli.table import open_console
+    from dlr_core.paths import is_file
     from dlr_core.pipeline import DLRPipeline
     from dlr_core.pretrained import CONFIG
 
@@ -30,7 +31,7 @@ def ask(
     with console.status("loading …"):
         host = load_host()
         improve = host.create("refiner", refiner) if refiner else None
-        load = DLRPipeline.from_pretrained if (run / CONFIG).is_file() else DLRPipeline.from_run
+        load = DLRPipeline.from_pretrained if is_file(run / CONFIG) else DLRPipeline.from_run
         trained = load(run, host=host)
         found = trained.explain(question, improve)
     if as_json:
@@ -38,7 +39,7 @@ def ask(
         return
     labels = {"plain": "plain prompt", "anchor": "anchor only", "trained": "with latents", "refined": "refined"}
     for name in [name for name in labels if name in found]:
-        console.print(f"{labels[name]:13} {found[name]!r}", highlight=False, markup=False)
+        console.print(f"{labels[name]:13} {found[name]!r}", highlight=False)
     for number, (rms, tokens) in enumerate(zip(found["latent_rms"], found["nearest_tokens"], strict=True), 1):
         near = ", ".join(map(repr, tokens))
-        console.print(f"latent {number:2}: size {rms:.2f}, nearest to {near}", highlight=False, markup=False)
+        console.print(f"latent {number:2}: size {rms:.2f}, nearest to {near}", highlight=False)

@@ -46,13 +46,22 @@ def baseline(
     from dlr_cli.settings import gather
     from dlr_core.baselines import check_gradient, check_installed
     from dlr_core.config import resolve
+    from dlr_core.errors import ConfigError
 
     host = load_host()
     flags = {"env": env, "main_model": main_model, "seed": seed, "estimator": "likelihood"}
     values = gather(config, flags, assignments or [], steps, minutes, None)
-    options = dict(values.pop("baseline", {}))
-    host.options("baseline", method, options)
-    settings = resolve(values, host)
+    options, problems = values.pop("baseline", {}), list[str]()
+    try:
+        host.options("baseline", method, options)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        settings = resolve(values, host)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
     check_installed(host.find("baseline", method))
     check_gradient(settings, host)
     result = train_baseline(

@@ -12,8 +12,12 @@ def evaluate(
     n: Annotated[
         int | None, typer.Option(min=1, help="Distinct questions; the environment's own number if not given.")
     ] = None,
-    k: Annotated[int, typer.Option(min=1, help="With more than 1: pass@1 … pass@k and maj@k of sampled chains.")] = 1,
-    samples: Annotated[int | None, typer.Option(min=1, help="Chains sampled for --k; 2k if not given.")] = None,
+    k: Annotated[
+        int, typer.Option(min=1, max=4096, help="With more than 1: pass@1 … pass@k and maj@k of sampled chains.")
+    ] = 1,
+    samples: Annotated[
+        int | None, typer.Option(min=1, max=8192, help="Chains sampled for --k; 2k if not given.")
+    ] = None,
     split: Annotated[str, typer.Option(help="test for figures, validation for choices.")] = "test",
     data_seed: Annotated[int, typer.Option(min=0, help="Which questions of the split.")] = 0,
     baselines: Annotated[

@@ -17,10 +17,10 @@ def listing(
     """
     import json
 
-    from rich.console import Console
     from rich.table import Table
 
     from dlr_cli.host import load_host
+    from dlr_cli.table import open_console
     from dlr_core.errors import ConfigError, unknown_name
     from dlr_core.host import KINDS
 
@@ -36,4 +36,4 @@ def listing(
     for entries in chosen.values():
         for entry in entries:
             table.add_row(entry.kind, entry.name, entry.plugin, entry.summary)
-    Console().print(table)
+    open_console().print(table)

@@ -23,9 +23,9 @@ def listing(
     """
     import json
 
-    from rich.console import Console
     from rich.table import Table
 
+    from dlr_cli.table import open_console
     from dlr_core.host import KINDS, PluginHost
 
     host = PluginHost.from_entry_points()
@@ -42,7 +42,7 @@ def listing(
     for row in rows:
         parts = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in row["adds"].items())
         table.add_row(row["name"], row["distribution"], f"skipped: {row['skipped']}" if row["skipped"] else parts)
-    Console().print(table)
+    open_console().print(table)
 
 
 @plugins_app.command("check")
@@ -62,6 +62,7 @@ def check(
     from dataclasses import asdict
 
     from dlr_cli.host import load_host
+    from dlr_core.plain import one_line
     from dlr_core.testing import check_plugin
 
     host = load_host()
@@ -72,7 +73,8 @@ def check(
     else:
         for finding in found:
             mark = "ok  " if finding.ok else "FAIL"
-            print(f"{mark} {finding.kind} {finding.name}" + (f": {finding.reason}" if finding.reason else ""))
+            reason = f": {finding.reason}" if finding.reason else ""
+            print(one_line(f"{mark} {finding.kind} {finding.name}{reason}"))
     if not all(finding.ok for finding in found):
         raise typer.Exit(1)
 

@@ -22,7 +22,7 @@ def push(
 
     from dlr_cli.host import load_host
     from dlr_cli.table import open_console
-    from dlr_core.errors import ConfigError, DLRError
+    from dlr_core.errors import ConfigError, DLRError, first_line
     from dlr_core.pipeline import DLRPipeline
     from dlr_core.pretrained import HTTPError
 
@@ -33,11 +33,11 @@ def push(
         trained = DLRPipeline.from_run(run, host=load_host())
     if folder is not None:
         trained.save_pretrained(folder)
-        console.print(f"wrote {folder}", highlight=False, markup=False)
+        console.print(f"wrote {folder}", highlight=False)
         return
     try:
         with console.status("uploading …"):
             where = trained.push_to_hub(str(repository), private=private, model_card_kwargs={"repo_id": repository})
     except (OSError, HTTPError, HFValidationError, LocalTokenNotFoundError) as error:
-        raise DLRError(f"cannot push to {repository}: {str(error).strip().splitlines()[0]}") from None
-    console.print(f"pushed to {where}", highlight=False, markup=False)
+        raise DLRError(f"cannot push to {repository}: {first_line(error)}") from None
+    console.print(f"pushed to {where}", highlight=False)

@@ -37,17 +37,23 @@ def fit(
     rate. Example: dlr space fit spaces/mine --chart principal, then gymnasium.make(…, space="spaces/mine")
     """
     import json
-
-    from rich.console import Console
+    import math
 
     from dlr_cli.host import load_host
     from dlr_cli.settings import settle
+    from dlr_cli.table import open_console
     from dlr_core.artefact import save_space
+    from dlr_core.errors import ConfigError
     from dlr_core.fitting import fit_radius
+    from dlr_core.paths import is_file
     from dlr_core.pipeline import DLRPipeline, env_kwargs
 
+    if not math.isfinite(initial_scale):
+        raise ConfigError(f"--initial-scale: expected a finite number, got {initial_scale}")
+    if is_file(out):
+        raise ConfigError(f"expected a folder for the space, got the file {out}")
     host = load_host()
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     with console.status("loading the main model …") as status:
         if from_run is not None:
             trained = DLRPipeline.from_run(from_run, host=host)

@@ -21,7 +21,7 @@ def sweep(
     summary.json. Example: dlr sweep benchmarks/ablations.toml --out runs/ablations --part 1/3
     """
     from dlr_cli.sweeping import run_sweep
-    from dlr_core.config import read_toml
+    from dlr_core.assignments import read_toml
     from dlr_core.sweep import expand, parse_part
 
     rows = expand(read_toml(plan))

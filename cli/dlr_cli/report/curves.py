@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -9,6 +10,8 @@ import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
+
+from dlr_core.plain import plain
 
 Rows = Sequence[Mapping[str, Any]]
 PANELS = (
@@ -30,6 +33,7 @@ PANELS = (
 )
 COLOURS = ("#0b63b0", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be123c", "#0e7490", "#4b5563")
 SMOOTH = 0.2
+LARGEST = 1e18
 
 
 def with_cost(rows: Rows) -> list[dict[str, Any]]:
@@ -51,13 +55,24 @@ def smooth(values: Sequence[float]) -> list[float]:
     return found
 
 
+def drawable(value: Any) -> bool:
+    """Whether a value is a number that axes can hold."""
+    return isinstance(value, int | float) and abs(value) < LARGEST  # false for one that is none
+
+
+def words(text: str, limit: int = 60) -> str:
+    """Text that a figure shows as it is: Matplotlib would read mathematics between dollars."""
+    drawn = plain(text[:limit], keep="").encode("latin-1", "backslashreplace").decode("latin-1")  # what fonts have
+    return drawn.replace("$", r"\$")
+
+
 def svg(figure: Figure, label: str) -> str:
     """A figure as an inline SVG element that scales with its box and says what it shows."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     body = text.getvalue()
     body = body[body.index("<svg") :]
-    return body.replace("<svg ", f'<svg role="img" aria-label="{label}" class="plot" ', 1)
+    return body.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" class="plot" ', 1)
 
 
 def panel(key: str, runs: Mapping[str, Rows], label: str) -> str | None:
@@ -66,7 +81,7 @@ def panel(key: str, runs: Mapping[str, Rows], label: str) -> str | None:
     axes = figure.add_subplot()
     drawn = False
     for number, (_, rows) in enumerate(runs.items()):
-        points = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
+        points = [(row["step"], row[key]) for row in rows if drawable(row.get(key))]
         if not points:
             continue
         steps, values = zip(*points, strict=True)
@@ -96,7 +111,12 @@ def control_bars(table: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     reach = np.clip(np.stack([values - spans[:, 0], spans[:, 1] - values]), 0, None)
     colours = [COLOURS[0] if name == "trained" else "#9ca3af" for name in names]
     axes.barh(
-        [labels.get(name, name) for name in names], values, xerr=reach, color=colours, ecolor="#111827", capsize=2
+        [words(labels.get(name, name)) for name in names],
+        values,
+        xerr=reach,
+        color=colours,
+        ecolor="#111827",
+        capsize=2,
     )
     axes.set_xlabel("right %, 95 % interval")
     axes.spines[["top", "right"]].set_visible(False)
@@ -109,8 +129,8 @@ def heatmap(matrix: Sequence[Sequence[float | None]], rows: Sequence[str], colum
     axes = figure.add_subplot()
     shares = np.array([[np.nan if value is None else 100 * value for value in row] for row in matrix], float)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    axes.set_xticks(range(len(columns)), columns, rotation=20, ha="right")
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(columns)), [words(name) for name in columns], rotation=20, ha="right")
+    axes.set_yticks(range(len(rows)), [words(name) for name in rows])
     for (row, column), value in np.ndenumerate(shares):
         if not np.isnan(value):
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value > 60 else "black")

@@ -11,7 +11,9 @@ from jinja2 import Environment
 from dlr_cli.report.curves import COLOURS, PANELS, control_bars, heatmap, panel, with_cost
 from dlr_cli.table import HEADINGS, LABELS, RETENTION_HEADINGS, cells, remarks, retention_cells, retention_remark, title
 from dlr_core.aggregate import aggregate
-from dlr_core.rundir import read_log, read_manifest
+from dlr_core.paths import is_file
+from dlr_core.rundir import read_manifest
+from dlr_core.saved import Accumulation, Retention, Step, Trace, read_rows, read_saved, read_table
 
 RUN_HEADINGS = ("run", "environment", "assistant", "estimator", "seed", "steps", "minutes", "gold seen", "TFLOP")
 TRACES = 12
@@ -25,34 +27,39 @@ def render(folders: Sequence[Path]) -> str:
     Raises:
         RunFolderError: one of them holds no run.
     """
-    curricula = [folder for folder in folders if (folder / PLAN).is_file()]
+    curricula = [folder for folder in folders if is_file(folder / PLAN)]
     folders = [run for folder in folders for run in (stages_of(folder) if folder in curricula else [folder])]
     manifests = {folder: read_manifest(folder) for folder in folders}
     names = unique_names(folders)
-    logs = {names[folder]: with_cost(read_log(folder, "metrics")) for folder in folders}
+    logs = {names[folder]: with_cost(read_rows(Step, folder / "metrics.jsonl")) for folder in folders}
     found = ((key, name, about, panel(key, logs, name)) for key, name, about in PANELS)
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         files("dlr_cli.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     )
-    tables = [{"run": names[folder], **table} for folder in folders if (table := read_json(folder / "eval.json"))]
-    return template.render(
+    tables = [{"run": names[folder], **table} for folder in folders if (table := read_table(folder))]
+    page = template.render(
         title=f"DeepLatent Reasoning: {', '.join(names.values())}",
         run_headings=RUN_HEADINGS,
         runs=[describe(n, names[folder], manifests[folder]) for n, folder in enumerate(folders)],
         tables=[table_of(table) for table in together(tables)],
         panels=[{"name": name, "about": about, "svg": drawn} for _, name, about, drawn in found if drawn],
         retentions=[
-            retention_of(names[folder], kept) for folder in folders if (kept := read_json(folder / "retention.json"))
+            retention_of(names[folder], kept)
+            for folder in folders
+            if (kept := read_saved(Retention, folder / "retention.json"))
         ],
         accumulations=[
             accumulation_of(folder.resolve().name, grown)
             for folder in curricula
-            if (grown := read_json(folder / "accumulation.json"))
+            if (grown := read_saved(Accumulation, folder / "accumulation.json"))
         ],
         traces=[
-            {"run": names[folder], "rows": rows} for folder in folders if (rows := read_log(folder, "traces")[:TRACES])
+            {"run": names[folder], "rows": rows}
+            for folder in folders
+            if (rows := read_rows(Trace, folder / "traces.jsonl")[:TRACES])
         ],
     )
+    return page.encode("utf-8", "replace").decode()  # JSON can hold halves of surrogate pairs, a file cannot
 
 
 def stages_of(folder: Path) -> list[Path]:
@@ -64,11 +71,6 @@ def unique_names(folders: Sequence[Path]) -> dict[Path, str]:
     """Folder names, whole paths where two are alike."""
     short = [folder.resolve().name for folder in folders]
     return {f: str(f) if short.count(name) > 1 else name for f, name in zip(folders, short, strict=True)}
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file's content; None if there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def together(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -89,7 +91,7 @@ def describe(number: int, name: str, manifest: Mapping[str, Any]) -> dict[str, A
     cost = manifest.get("cost", {}).get("flops")
     shown = (
         config["env"],
-        manifest["baseline"]["label"] if "baseline" in manifest else config["assistant"]["name"],
+        manifest["baseline"].get("label", "a baseline") if "baseline" in manifest else config["assistant"]["name"],
         manifest.get("algorithm", config["estimator"]["name"]),
         config["seed"],
         training.get("steps", "unfinished"),

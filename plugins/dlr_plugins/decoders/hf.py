@@ -25,6 +25,7 @@ from dlr_plugins.decoders.first_layer import Captured, FirstLayer
 from dlr_plugins.decoders.flops import token_flops
 from dlr_plugins.decoders.loading import load
 from dlr_plugins.decoders.packed_linear import pack
+from dlr_plugins.decoders.prompt_limits import check_room, positions_of, usable
 from dlr_plugins.decoders.replaceable import replace_attention
 from dlr_plugins.decoders.shared_stepper import SharedStepper
 from dlr_plugins.decoders.teacher_forced import TeacherForced
@@ -51,19 +52,21 @@ class HFDecoder(PromptText):
 
     def __init__(self, options: Options) -> None:
         self.model, self.tokenizer = load(options.model, options.device, options.dtype)
-        self.model.eval().requires_grad_(False)
-        self.packed = pack(self.model)
-        config = self.model.config.get_text_config()
-        self.device: torch.device = self.model.device
-        self.dtype: torch.dtype = self.model.dtype
-        self.hidden_size: int = config.hidden_size
-        self.body = self.model.base_model
-        self.end_ids = self._end_ids()
         self.usage = Usage()
-        self.flops_per_token = token_flops(self.model)
         self._beginnings: dict[tuple[int, ...], tuple[list[tuple[Tensor, Tensor]], Tensor]] = {}
-        self.kv_sizes, self._template, probe = self._probe()
-        self.shares_prompts = self._can_share(probe)
+        with usable(options.model):
+            self.model.eval().requires_grad_(False)
+            self.packed = pack(self.model)
+            config = self.model.config.get_text_config()
+            self.device: torch.device = self.model.device
+            self.dtype: torch.dtype = self.model.dtype
+            self.hidden_size: int = config.hidden_size
+            self.positions = positions_of(config)
+            self.body = self.model.base_model
+            self.end_ids = self._end_ids()
+            self.flops_per_token = token_flops(self.model)
+            self.kv_sizes, self._template, probe = self._probe()
+            self.shares_prompts = self._can_share(probe)
 
     def _end_ids(self) -> Tensor:
         ends = self.model.generation_config.eos_token_id
@@ -272,6 +275,7 @@ class HFDecoder(PromptText):
         """
         if temperature > 0 and (generators is None or len(generators) != cache.rows):
             raise ConfigError(f"sampling needs one generator per row: expected {cache.rows}")
+        check_room(cache.mask_NS, cache.pending_NPH.shape[1] + max_new_tokens - 1, self.positions)
         stepper: type[Stepper] = CopiedStepper
         if self.shares_prompts:
             stepper, cache = SharedStepper, cache if cache.trunk else cache.share(self._rows(cache))

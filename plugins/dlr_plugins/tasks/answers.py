@@ -1,10 +1,12 @@
-"""Reading a number out of a completion."""
+"""Reading a number out of a completion, in time that grows with its length and no faster."""
 
 import re
 from decimal import Decimal, InvalidOperation
 
 _NUMBER = re.compile(r"(?<![\w.])[-\u2212]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?")
-_LOOSE_SIGN = re.compile(r"(?:^|[=:(,\n])\s*[-\u2212]\s+$")
+MINUS = "-\u2212"
+LONGEST = 1000
+"""Digits that an exponent may add to a number: written out, 1e999999999 would fill the memory."""
 
 
 def last_number(text: str) -> str | None:
@@ -17,8 +19,18 @@ def last_number(text: str) -> str | None:
     if not found:
         return None
     last = found[-1]
-    sign = "-" if _LOOSE_SIGN.search(text[: last.start()]) else ""
+    sign = "-" if _ends_with_loose_sign(text[: last.start()]) else ""
     return normalise_number(sign + last.group())
+
+
+def _ends_with_loose_sign(text: str) -> bool:
+    """Whether a text ends in a minus and space, after the beginning, a line end, or one of ``= : ( ,``."""
+    signed = text.rstrip()
+    if signed == text or not signed.endswith(tuple(MINUS)):
+        return False
+    before = signed[:-1].rstrip()
+    between = signed[len(before) : -1]
+    return not before or before[-1] in "=:(," or "\n" in between
 
 
 def normalise_number(text: str) -> str | None:
@@ -27,7 +39,7 @@ def normalise_number(text: str) -> str | None:
         value = Decimal(text.strip().replace(",", "").replace("\u2212", "-"))
     except InvalidOperation:
         return None
-    if not value.is_finite():
+    if not value.is_finite() or abs(value.adjusted()) > LONGEST + len(text):
         return None
     plain = format(value, "f")
     plain = plain.rstrip("0").rstrip(".") if "." in plain else plain

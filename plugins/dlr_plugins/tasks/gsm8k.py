@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dlr_core.errors import DataError
+from dlr_core.errors import DataError, first_line
+from dlr_core.paths import expanded
 from dlr_core.records import Item, Verdict
 from dlr_plugins.tasks.answers import last_number, normalise_number
 from dlr_plugins.tasks.jsonl import objects
@@ -25,7 +26,7 @@ class GSM8K(Shelved):
         path: str | None = Field(None, description=f"JSONL file; without one {HUB} is fetched from the hub.")
 
     def __init__(self, options: Options) -> None:
-        rows = read_jsonl(Path(options.path).expanduser()) if options.path else read_hub()
+        rows = read_jsonl(expanded(options.path)) if options.path else read_hub()
         super().__init__()
         for question, answer in rows:
             self.shelve(question, answer)
@@ -53,7 +54,7 @@ def read_jsonl(path: Path) -> list[tuple[str, str]]:
     rows = []
     for number, row in objects(path):
         pair = (row.get("question"), row.get("answer"))
-        if not all(isinstance(text, str) and text.strip() for text in pair):
+        if not all(isinstance(text, str) and text.strip() for text in pair) or not gold(str(pair[1])):
             raise DataError(f"{path}:{number}: expected an object with non-empty texts 'question' and 'answer'")
         rows.append((str(pair[0]), gold(str(pair[1]))))
     if not rows:
@@ -77,5 +78,5 @@ def read_hub() -> list[tuple[str, str]]:
         parts = datasets.load_dataset(HUB, "main")
         return [(row["question"], gold(row["answer"])) for part in ("train", "test") for row in parts[part]]
     except Exception as error:  # the hub client raises many types for no network
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise DataError(f"cannot fetch {HUB} ({reason}); give a file with --set task.path=FILE.jsonl") from None

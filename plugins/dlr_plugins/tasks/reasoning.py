@@ -9,15 +9,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from reasoning_gym.factory import DATASETS
 from reasoning_gym.utils import extract_answer
 
-from dlr_core.errors import ConfigError, DataError, unknown_name
+from dlr_core.errors import ConfigError, DataError, first_line, unknown_name
 from dlr_core.records import Item, Verdict
 from dlr_core.splits import Split, normalise, split_of
 from dlr_plugins.tasks.answers import last_number, normalise_number
+from dlr_plugins.tasks.gymcheck import SYMBOLIC, defuse, judged
 
+defuse(DATASETS)
 SIZE = 100_000
 """Items a generator is made for. Some allocate in proportion to it."""
 LIMITS = {"acre": 2_000, "word_ladder": 20_000}
 """Generators that cannot be made for so many: one allocates for half a minute, one refuses."""
+MIXTURES = ("composite",)
+"""Generators of other generators: each of those is a task of its own."""
 PATIENCE = 400
 """Draws in a row without a new question of the split, after which a generator counts as exhausted."""
 
@@ -33,25 +37,35 @@ class ReasoningGym:
         pool: int = Field(512, ge=1, description="Distinct questions of each split, generated when first needed.")
 
     def __init__(self, options: Options, argument: str = "") -> None:
-        if argument not in DATASETS:
-            raise ConfigError(unknown_name("reasoning-gym generator", argument, DATASETS))
+        self.check(options, argument)
         self.name, self.kwargs = argument, dict(options.model_extra or {})
-        known = [field.name for field in fields(DATASETS[argument][1]) if field.name not in ("seed", "size")]
-        wrong = [unknown_name(f"option of {argument}", key, known) for key in self.kwargs if key not in known]
-        if wrong:
-            raise ConfigError(*wrong)
         self.pool, self.limit = options.pool, LIMITS.get(argument, SIZE)
         self._shelves: dict[Split, list[Item]] = {}
         try:
             self._dataset = reasoning_gym.create_dataset(argument, seed=0, size=self.limit, **self.kwargs)
-        except (AssertionError, ValueError, TypeError) as error:
-            raise ConfigError(f"task reasoning-gym:{argument}: {error or type(error).__name__}") from None
+        except Exception as error:  # a generator may make anything of settings that it did not expect
+            raise ConfigError(f"task reasoning-gym:{argument}: {first_line(error)}") from None
+
+    @classmethod
+    def check(cls, options: Options, argument: str) -> None:
+        """Refuse a generator, or options of it, that there are not.
+
+        Raises:
+            ConfigError: each with the nearest name.
+        """
+        known = [name for name in DATASETS if name not in MIXTURES]
+        if argument not in known:
+            raise ConfigError(unknown_name("reasoning-gym generator", argument, known))
+        own = [field.name for field in fields(DATASETS[argument][1]) if field.name not in ("seed", "size")]
+        wrong = [unknown_name(f"option of {argument}", key, own) for key in options.model_extra or {} if key not in own]
+        if wrong:
+            raise ConfigError(*wrong)
 
     def size(self, split: Split) -> int:
         """Distinct questions kept of a split.
 
         Raises:
-            DataError: the generator gives none.
+            DataError: the generator gives none, or fails.
         """
         return len(self._shelf(split))
 
@@ -70,6 +84,10 @@ class ReasoningGym:
                     entry = self._dataset[number]
                 except IndexError:  # some run dry before their size
                     break
+                except Exception as error:  # settings that it took, but cannot draw with
+                    raise DataError(
+                        f"reasoning-gym:{self.name} cannot draw with its settings: {first_line(error)}"
+                    ) from None
                 question = str(entry["question"])
                 key = normalise(question)
                 if split_of(question) == split and key not in found:
@@ -111,6 +129,9 @@ class ReasoningGym:
         """The verifier's score; its consolation for a wrong answer (a few hundredths) is no score."""
         if parsed is None:
             return 0.0
+        if self.name in SYMBOLIC:
+            score = judged(self.name, self.kwargs, entry, parsed)
+            return score if score > 0.05 else 0.0
         try:
             score = float(self._dataset.score_answer(answer=parsed, entry=dict(entry)))
         except Exception:  # some of the generators' verifiers raise on text they cannot read: that is a wrong answer

@@ -5,11 +5,11 @@ Of LatentR3 this is the task, not the method: there the items are generated, her
 
 import random
 import re
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dlr_core.errors import DataError
+from dlr_core.paths import expanded
 from dlr_core.records import Item, Verdict
 from dlr_core.splits import SPLITS
 from dlr_plugins.tasks.jsonl import objects
@@ -61,7 +61,7 @@ class Recommendation(Shelved):
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        path = Path(options.path).expanduser()
+        path = expanded(options.path)
         for number, row in objects(path):
             try:
                 read = Row.model_validate(row)
