@@ -28,10 +28,10 @@ class _TokenLogProb(torch.autograd.Function):
         """Log-probabilities (M,) in nats, float32."""
         found_M = torch.empty(len(ids_M), dtype=torch.float32, device=hidden_MH.device)
         slope_MH = torch.empty_like(hidden_MH) if ctx.needs_input_grad[0] else None
-        weight_VH = head.weight.detach()
+        states_MH, weight_VH = hidden_MH.detach(), head.weight.detach()
         for start in range(0, len(ids_M), SLICE):
             part, ids_S1 = slice(start, start + SLICE), ids_M[start : start + SLICE, None]
-            logits_SV = head(hidden_MH[part]).float()
+            logits_SV = head(states_MH[part]).float()
             if temperature != 1.0:
                 logits_SV /= temperature
             total_S1 = logits_SV.logsumexp(1, keepdim=True)
