@@ -67,6 +67,8 @@ def check_component(host: PluginHost, entry: Entry, decoder: Any = None) -> Find
     asks = entry.kind in NEEDS_DECODER or (entry.kind in MAY_ASK and getattr(entry.factory, "asks_model", False))
     if asks and decoder is None:
         return Finding(entry.kind, entry.name, True, "not checked: it needs a main model")
+    if getattr(entry.factory, "needs_server", False):
+        return Finding(entry.kind, entry.name, True, "not checked: it needs a server")
     try:
         check_installed(entry)
     except ConfigError as error:

@@ -43,6 +43,7 @@ class RemoteDecoder:
     gives_gradient = False
     embeddings_only = True
     reports_entropy = False
+    needs_server = True
 
     class Options(HFDecoder.Options):
         """Settings of ``remote``; ``model``, ``device`` and ``dtype`` are of what is loaded here."""
