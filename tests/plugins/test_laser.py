@@ -17,7 +17,8 @@ NONE = [[0.0, 0.0]] * 3
 
 def build(**options):
     torch.manual_seed(0)
-    return LaSER(LaSER.Options(**{"opening": "Let me see:", "tokens": 6, "places": 2, **options}), **toy.SHAPE)
+    settings = {"opening": "Let me see:", "tokens": 6, "places": 2, "reasoning_temperature": 1.0, **options}
+    return LaSER(LaSER.Options(**settings), **toy.SHAPE)
 
 
 def test_divergence_is_the_mean_kl_over_masked_places():

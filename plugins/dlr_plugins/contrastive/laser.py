@@ -53,7 +53,10 @@ class LaSER(Bidirectional):
         trajectory_weight: float = Field(0.01, ge=0, description="Weight of the divergence along the reasoning.")
         opening: str = Field("Let me calculate:", min_length=1, description="Text that reasoning begins with.")
         tokens: int = Field(24, ge=1, description="Limit on the reasoning; the anchor's text follows it.")
-        tries: int = Field(2, ge=1, description="Reasonings sampled per question and step, at temperature 1.")
+        tries: int = Field(2, ge=1, description="Reasonings sampled per question and step.")
+        reasoning_temperature: float = Field(
+            0.3, gt=0, description="At which their tokens are sampled; at 1 a small model wanders off."
+        )
         places: int = Field(3, ge=0, description="Latent steps that are compared with places of the reasoning.")
 
     def __init__(self, options: Options, hidden_size: int, num_latents: int, latent_dim: int) -> None:
@@ -92,7 +95,7 @@ class LaSER(Bidirectional):
         asked = asked.select(torch.tensor(rows, device=decoder.device))
         seed = int(torch.randint(2**31, (), generator=main.generator))
         generators = [np.random.default_rng((seed, number)) for number in range(len(rows))]
-        written = decoder.decode(asked, self.options.tokens, 1.0, generators)
+        written = decoder.decode(asked, self.options.tokens, self.options.reasoning_temperature, generators)
         read, passed = [], []
         for number, text in enumerate(written.texts):
             alone = asked.select(torch.tensor([number], device=decoder.device))
