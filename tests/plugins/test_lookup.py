@@ -193,6 +193,7 @@ def test_guesses_by_hand(known, written, ngram, count, expected):
 def test_a_guess_does_not_reach_over_what_is_unknown():
     assert look_up([1, 2], [3, 1, 2], 2, 8, set()) == []
     assert look_up([1, 2], [3, 2], 1, 8, set()) == []
+    assert look_up([8, 3, -1, 8, 9], [8], 2, 8, set()) == [3]  # two unknowns are no match
 
 
 @pytest.mark.parametrize("space", ["kv", "input", "vocab", "steer"])
