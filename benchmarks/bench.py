@@ -9,6 +9,7 @@ only the pieces that are missing from benchmarks/pieces, and go on there when th
 """
 
 import argparse
+import importlib
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -42,8 +43,14 @@ def render(folder: Path = HERE) -> str:
     for name, about in ABOUT.items():
         if name in found:
             entry = found[name]
+            script = importlib.import_module(about.script.removesuffix(".py"))
+            table = script.sheet(entry["measured"]).markdown()
+            if hasattr(script, "remark"):
+                table += f"\n\n{script.remark(entry['measured'])}"
             picture = f"![{about.meaning}](../benchmarks/{name}.png)"
-            parts.append(f"## {name}\n\n`{entry['command']}` on {entry['machine']}\n\n{picture}")
+            load = f", load {entry['load']} at its end" if "load" in entry else ""
+            about_it = f"`{entry['command']}` on {entry['machine']}{load}:"
+            parts.append(f"## {name}\n\n{about_it}\n\n{table}\n\n{picture}")
     return "\n\n".join(parts) + "\n"
 
 

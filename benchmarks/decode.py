@@ -12,7 +12,7 @@ prompt with its anchor: so the completions must be the same ids, and rows that d
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,7 @@ from dlr_envs.vector import LatentVectorEnv
 from entries import HERE, record
 from interleaved import Ratio, alternate, ratio_of_medians
 from pictures import bars
-from rich.console import Console
-from rich.table import Table
+from sheet import Sheet
 from transformers import GenerationConfig
 
 from dlr_core.errors import ConfigError
@@ -181,6 +180,23 @@ def measure(cell: Cell, turns: int, patience: float) -> tuple[Ratio, dict[str, A
     }  # fmt: skip
 
 
+def sheet(measured: Mapping[str, Any]) -> Sheet:
+    """Every cell."""
+    return Sheet(
+        ("K", "prompt", "tokens", "environment, completions/s", "`generate`", "ratio", "95 %", "n", "same ids"),
+        [
+            (
+                *(str(cell[key]) for key in ("chains", "prompt", "tokens")),
+                *(f"{cell[key]:.2f}" for key in ("completions_per_second", "generate_completions_per_second", "ratio")),
+                f"{cell['low']:.2f} … {cell['high']:.2f}",
+                str(cell["n"]),
+                f"{cell['same_completions']:.0%}",
+            )
+            for cell in measured["cells"]
+        ],
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -195,7 +211,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     engine = gymnasium.make_vec(ENV, num_envs=1, decoder=args.main_model).unwrapped.engine  # type: ignore[attr-defined]
     sizes = [(k, p, length) for p in args.prompts for k in args.chains for length in args.tokens]
     sizes.sort(key=lambda size: (size != NAMED, size[0] * size[1]))
-    table = Table("cell", "ours/s", "generate/s", "ratio", "95 %", "n", "same")
     rows: list[dict[str, Any]] = []
     named: Ratio | None = None
     with endless(engine.decoder):
@@ -205,14 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found, row = measure(Cell(engine, *size, 50 * number), args.repeats, args.patience)
             named = found if size == NAMED else named
             rows.append(row)
-            table.add_row(
-                f"K={size[0]} prompt {size[1]} tokens {size[2]}", f"{row['completions_per_second']:.2f}",
-                f"{row['generate_completions_per_second']:.2f}", f"{found.ratio:.2f}",
-                f"{found.low:.2f} … {found.high:.2f}", str(found.n), f"{row['same_completions']:.0%}",
-            )  # fmt: skip
             if named is not None:  # after every cell, so that an interrupted run leaves what it has measured
                 record("decode_k8_p200", named, {"main_model": Path(args.main_model).name, "cells": rows}, args.out)
-    Console(width=120).print(table)
+    sheet({"cells": rows}).print()
     if named is None:
         print(f"nothing written: the cell K={NAMED[0]} prompt {NAMED[1]} tokens {NAMED[2]} was not measured")
         return

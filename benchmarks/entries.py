@@ -70,14 +70,35 @@ def record(name: str, found: Ratio, measured: Mapping[str, Any], folder: Path = 
     numbers = asdict(found)
     if not all(math.isfinite(value) for value in numbers.values()):
         raise ValueError(f"{name}: expected finite figures, got {numbers}")
-    entry = {"name": name, **numbers, "command": command(), "machine": machine(), "measured": dict(measured)}
+    entry = {
+        "name": name,
+        **numbers,
+        "command": command(),
+        "machine": machine(),
+        "load": round(os.getloadavg()[0], 1),
+        "measured": dict(measured),
+    }
     known = {**read(folder), name: entry}
     path = folder / "results.json"
     scratch = path.with_suffix(".tmp")
     ordered = {key: known[key] for key in ABOUT if key in known}
-    scratch.write_text(json.dumps(ordered, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    scratch.write_text(text(ordered), encoding="utf-8")
     os.replace(scratch, path)
     return entry
+
+
+def text(known: Mapping[str, Mapping[str, Any]]) -> str:
+    """Entries as JSON, one line a value, so that versions can be compared."""
+
+    def block(values: Mapping[str, Any], depth: int) -> str:
+        lines = []
+        for key, value in values.items():
+            nested = depth < 2 and isinstance(value, Mapping)
+            shown = block(value, depth + 1) if nested else json.dumps(value, allow_nan=False)
+            lines.append(" " * (depth + 1) + f"{json.dumps(key)}: {shown}")
+        return "{\n" + ",\n".join(lines) + "\n" + " " * depth + "}"
+
+    return block(known, 0) + "\n"
 
 
 def read(folder: Path = HERE) -> dict[str, dict[str, Any]]:

@@ -29,8 +29,7 @@ from interleaved import Ratio
 from latents import learn
 from pictures import curves
 from pieces import Pieces, train
-from rich.console import Console
-from rich.table import Table
+from sheet import Sheet
 
 from dlr_core.assignments import merge, parse_assignment, read_toml
 from dlr_core.config import resolve
@@ -125,6 +124,20 @@ def compare(pieces: Mapping[str, Piece], seeds: Sequence[int]) -> tuple[Ratio, d
     return Ratio(float(np.median(gains)), min(gains), max(gains), len(gains)), detail
 
 
+def sheet(measured: Mapping[str, Any]) -> Sheet:
+    """Every K, one figure a seed."""
+    costs = measured["tflop_to_target"]
+    rows = [
+        (
+            name,
+            ", ".join("never" if cost is None else f"{cost:.1f}" for cost in costs[name]),
+            ", ".join(f"{100 * accuracy:.1f}" for accuracy in measured["accuracy_at_end"][name]),
+        )
+        for name in costs
+    ]
+    return Sheet(("decoded", f"TFLOP to {100 * measured['target']:.1f} %", "right % at the end"), rows)
+
+
 def swept() -> dict[str, list[tuple[float, float]]]:
     """TFLOP and right % that the kept runs of the sweep ended with, by variant."""
     kept = HERE / "results" / "filter.json"
@@ -137,14 +150,7 @@ def swept() -> dict[str, list[tuple[float, float]]]:
 def show(args: argparse.Namespace) -> None:
     """Print, write."""
     pieces = Pieces(args.pieces).read()
-    table = Table("piece", "steps", "TFLOP", "decodes", "start %", "end %")
-    for name, piece in pieces.items():
-        first, last = piece["curve"][0], piece["curve"][-1]
-        table.add_row(
-            name, str(last["steps"]), f"{last['flops'] / 1e12:.1f}", str(last["completions"]),
-            f"{100 * first['accuracy']:.1f}", f"{100 * last['accuracy']:.1f}",
-        )  # fmt: skip
-    Console(width=120).print(table)
+    print(f"{len(pieces)} pieces in {args.pieces}")
     for keep, seed in missing(pieces, args.seeds):
         print(f"missing: {name_of(keep, seed)}")
     found = compare(pieces, args.seeds)
@@ -152,6 +158,7 @@ def show(args: argparse.Namespace) -> None:
         print("nothing written: no seed of both sides has ended yet")
         return
     ratio, detail = found
+    sheet(detail).print()
     record("filter_total_cost", ratio, detail, args.out)
     lines = {
         f"{keep} of {KEPT[0]}": [

@@ -29,8 +29,7 @@ from entries import HERE, record
 from interleaved import Ratio
 from pictures import curves
 from pieces import Pieces, train
-from rich.console import Console
-from rich.table import Table
+from sheet import Sheet
 
 from dlr_core.assignments import merge, parse_assignment
 from dlr_core.config import RunConfig, resolve
@@ -164,6 +163,51 @@ def compare(pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float) -
     return Ratio(float(np.median(gains)), min(gains), max(gains), len(gains)), detail
 
 
+def ends(pieces: Mapping[str, Piece]) -> Sheet:
+    """What every piece came to."""
+    rows = []
+    for name, piece in pieces.items():
+        first, last = piece["curve"][0], piece["curve"][-1]
+        counts = (str(last["steps"]), f"{last['flops'] / 1e12:.1f}", str(last["completions"]))
+        shares = (first["accuracy"], last["accuracy"], piece["validation"])
+        rows.append((name, *counts, *(f"{100 * share:.1f}" for share in shares)))
+    return Sheet(("piece", "steps", "TFLOP", "completions", "start %", "end %", "validation %"), rows)
+
+
+def sheet(measured: Mapping[str, Any]) -> Sheet:
+    """Every method, means over its seeds."""
+    rows = []
+    for name, end in measured["accuracy_at_equal_time"].items():
+        rate = measured["rates"].get(name)
+        rows.append(
+            (
+                name if rate is None else f"{name}, rate {rate:g}",
+                ", ".join(map(str, measured["seeds"][name])),
+                f"{measured['steps'][name]:.0f}",
+                f"{measured['tflop'][name]:.1f}",
+                f"{100 * measured['accuracy_at_start'][name]:.1f}",
+                f"{100 * end:.1f}",
+                f"{100 * measured['accuracy_at_equal_flops'][name]:.1f}",
+            )
+        )
+    minutes, tflop = f"{measured['minutes']:g}", f"{measured['equal_tflop']:.1f}"
+    head = ("method", "seeds", "steps", "TFLOP", "right % at start", f"after {minutes} min", f"at {tflop} TFLOP")
+    return Sheet(head, rows)
+
+
+def remark(measured: Mapping[str, Any]) -> str:
+    """What the ratio was read from."""
+    seconds, completions = measured["our_seconds_to_target"], measured["our_completions_to_target"]
+    reached = [
+        "never" if spent is None else f"{spent / 60:.1f} min and {count:.0f} completions"
+        for spent, count in zip(seconds, completions, strict=True)
+    ]
+    return (
+        f"{measured['better']} ends with {measured['target']:.1%} after {measured['their_seconds'] / 60:.1f} min and "
+        f"{measured['their_completions']:.0f} completions; ours stays above that after {', '.join(reached)}."
+    )
+
+
 def of(pieces: Mapping[str, Piece], method: str, seed: int, minutes: float) -> list[Piece]:
     """The swept pieces of one method."""
     return [pieces[name] for rate in RATES[method] if (name := name_of(method, rate, seed, minutes)) in pieces]
@@ -174,14 +218,7 @@ def show(args: argparse.Namespace) -> None:
     store = Pieces(args.pieces)
     store.of_one_machine(here=False)
     pieces = store.read()
-    table = Table("piece", "steps", "TFLOP", "completions", "start %", "end %", "validation %")
-    for name, piece in pieces.items():
-        first, last = piece["curve"][0], piece["curve"][-1]
-        table.add_row(
-            name, str(last["steps"]), f"{last['flops'] / 1e12:.1f}", str(last["completions"]),
-            f"{100 * first['accuracy']:.1f}", f"{100 * last['accuracy']:.1f}", f"{100 * piece['validation']:.1f}",
-        )  # fmt: skip
-    Console(width=120).print(table)
+    ends(pieces).print()
     for method, rate, seed in missing(pieces, args.seeds, args.minutes):
         print(f"missing: {name_of(method, rate, seed, args.minutes)}")
     found = compare(pieces, args.seeds, args.minutes)
@@ -190,6 +227,7 @@ def show(args: argparse.Namespace) -> None:
         return
     ratio, detail = found
     record("learn_vs_grpo", ratio, detail, args.out)
+    sheet(detail).print()
     rates = {OURS: None, **detail["rates"]}
     lines = {
         name if rate is None else f"{name} {rate:g}": [
@@ -202,7 +240,7 @@ def show(args: argparse.Namespace) -> None:
     title = "Accuracy on test questions, one line a seed"
     marks = {"TRL's better end": 100 * detail["target"]}
     curves(args.out / "learn_vs_grpo.png", title, "training minutes", "right %", lines, marks)
-    print(f"{ratio.ratio:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times faster to {detail['target']:.1%}")
+    print(remark(detail))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

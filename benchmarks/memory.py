@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ import numpy as np
 from entries import HERE, record
 from interleaved import alternate, ratio_of_medians
 from pictures import bars
-from rich.console import Console
-from rich.table import Table
+from sheet import Sheet, spread
 
 SIDES = ("inference", "ours", "grpo-full", "grpo-lora")
 MB = 2**20
@@ -50,6 +49,13 @@ class Alone:
         return float(self.found[-1]["peak"])
 
 
+def sheet(measured: Mapping[str, Any]) -> Sheet:
+    """Peaks, median (least … most), and as multiples of inference's."""
+    over = measured["training_over_inference"]
+    rows = [(side, spread(values, 0), f"{over[side]:.2f}") for side, values in measured["peak_mb"].items()]
+    return Sheet(("side", "peak MB", "÷ inference"), rows)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -66,13 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     taken["ours, stores empty"] = [float(found["first_steps"]) for found in sides["ours"].found]
     ratio = ratio_of_medians(taken["ours"], taken["grpo-full"])
     median = {side: float(np.median(values)) for side, values in taken.items()}
-    table = Table("side", "peak MB", "least", "most", "÷ inference")
-    for side, values in taken.items():
-        table.add_row(
-            side, f"{median[side] / MB:.0f}", f"{min(values) / MB:.0f}", f"{max(values) / MB:.0f}",
-            f"{median[side] / median['inference']:.2f}",
-        )  # fmt: skip
-    Console(width=120).print(table)
     measured = {
         "main_model": Path(args.main_model).name,
         "peak_mb": {side: [value / MB for value in values] for side, values in taken.items()},
@@ -80,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "lora_over_ours": median["grpo-lora"] / median["ours"],
         "full_over_ours_stores_empty": median["grpo-full"] / median["ours, stores empty"],
     }
+    sheet(measured).print()
     record("memory_vs_grpo", ratio, measured, args.out)
     shown = {side: (median[side] / MB, min(own) / MB, max(own) / MB) for side, own in taken.items()}
     title = "Peak memory above imports: median, least, most"

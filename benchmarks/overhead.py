@@ -10,7 +10,7 @@ The share inside the decoder's own methods, token choice and text included, is g
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from decode import ENV
 from entries import HERE, record
 from interleaved import median_of
 from pictures import bars
-from rich.console import Console
+from sheet import Sheet, spread
 
 METHODS = ("prefill", "decode", "extend", "grow")
 
@@ -70,6 +70,19 @@ def watch(decoder: Any) -> tuple[Stopwatch, Stopwatch]:
     return forward, calls
 
 
+def sheet(measured: Mapping[str, Any]) -> Sheet:
+    """Seconds and overheads, median (least … most)."""
+    outside = {key: [100 * (1 - share) for share in measured[f"{key}_share"]] for key in ("forward", "decoder")}
+    return Sheet(
+        ("of a step", "measured"),
+        [
+            ("seconds", spread(measured["step_seconds"])),
+            ("% outside the model's forward passes", spread(outside["forward"], 1)),
+            ("% outside the decoder's methods", spread(outside["decoder"], 1)),
+        ],
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,11 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "overhead_outside_decoder": 1 - decoding.ratio,
     }
     record("env_overhead", found, measured, args.out)
-    Console(width=120).print(
-        f"overhead {1 - found.ratio:.1%} of a step [{1 - found.high:.1%}, {1 - found.low:.1%}] outside the model's "
-        f"forward passes, {1 - decoding.ratio:.1%} outside the decoder; {found.n} steps of {np.median(seconds):.2f} s",
-        highlight=False,
-    )
+    sheet(measured).print()
     shown = {
         "forward passes": (found.ratio, found.low, found.high),
         "decoder's methods": (decoding.ratio, decoding.low, decoding.high),

@@ -12,7 +12,7 @@ Beside it stands the share of the speed of one large square product, which no st
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from decode import ENV, endless
 from entries import HERE, record
 from interleaved import alternate, median_of
 from pictures import bars
-from rich.console import Console
+from sheet import Sheet, spread
 
 from dlr_core.questions import distinct_items
 
@@ -83,6 +83,22 @@ class Roof:
         return 2 * SQUARE**3 / best
 
 
+def sheet(measured: Mapping[str, Any]) -> Sheet:
+    """Seconds and speeds: median (least … most) where there are several."""
+    return Sheet(
+        ("of a step", "measured"),
+        [
+            ("seconds", spread(measured["step_seconds"], 3)),
+            ("its roof, seconds", spread(measured["roof_seconds"], 3)),
+            ("GFLOP", f"{measured['gflop_per_step']:.1f}"),
+            ("GFLOP/s", f"{measured['gflop_per_second']:.0f}"),
+            (f"a {SQUARE}² product's GFLOP/s", f"{measured['square_gflop_per_second']:.0f}"),
+            ("MB of keys and values", f"{measured['cache_mb_per_step']:.0f}"),
+            ("memory, GB/s", f"{measured['memory_gb_per_second']:.1f}"),
+        ],
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,12 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "cache_mb_per_step": roof.cache_bytes / 1e6,
     }
     record("decode_roofline_b64", found, measured, args.out)
-    Console(width=120).print(
-        f"{found.ratio:.0%} of the roof [{found.low:.0%}, {found.high:.0%}], {found.n} turns; "
-        f"{measured['gflop_per_second']:.0f} GFLOP/s, {measured['share_of_square']:.0%} of a {SQUARE}² product's "
-        f"{measured['square_gflop_per_second']:.0f}; memory {measured['memory_gb_per_second']:.1f} GB/s",
-        highlight=False,
-    )
+    sheet(measured).print()
+    print(f"{found.ratio:.0%} of the roof [{found.low:.0%}, {found.high:.0%}], {found.n} turns")
     shown = {
         "of the roof at its shapes": (found.ratio, found.low, found.high),
         f"of a {SQUARE}² product's speed": (measured["share_of_square"],) * 3,

@@ -13,7 +13,7 @@ adapter then prefills it once. What is written is the case of 32 sub-environment
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,7 @@ from dlr_envs.sb3 import SB3VecEnv
 from entries import HERE, record
 from interleaved import Ratio, alternate, ratio_of_medians
 from pictures import bars
-from rich.console import Console
-from rich.table import Table
+from sheet import Sheet, spread
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 ENV = "dlr/ChainSum-v0"
@@ -62,6 +61,25 @@ class Steps:
         return spent
 
 
+def sheet(measured: Mapping[str, Any]) -> Sheet:
+    """Seconds of a step, median (least … most), by number of sub-environments."""
+    return Sheet(
+        ("sub-environments", "SB3VecEnv, s", "DummyVecEnv, s", "ratio", "95 %", "n", "same text"),
+        [
+            (
+                str(row["envs"]),
+                spread(row["adapter_seconds"]),
+                spread(row["dummy_seconds"]),
+                f"{row['ratio']:.2f}",
+                f"{row['low']:.2f} … {row['high']:.2f}",
+                str(row["n"]),
+                f"{row['same_completions']:.0%}",
+            )
+            for row in measured["sizes"]
+        ],
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,7 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json")
     args = parser.parse_args(arguments)
 
-    table = Table("envs", "adapter s", "DummyVecEnv s", "ratio", "95 %", "same text")
     decoder: Any = args.main_model
     named: Ratio | None = None
     rows = []
@@ -101,11 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "same_completions": float(same.mean()),
             }
         )
-        table.add_row(
-            str(count), f"{np.median(mine):.2f}", f"{np.median(other):.2f}", f"{found.ratio:.2f}",
-            f"{found.low:.2f} … {found.high:.2f}", f"{same.sum()}/{same.size}",
-        )  # fmt: skip
-    Console(width=120).print(table)
+    sheet({"sizes": rows}).print()
     if named is None:
         print(f"nothing written: {NAMED} sub-environments on questions of their own were not measured")
         return

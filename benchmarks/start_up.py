@@ -12,16 +12,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from dlr_plugins.decoders import smollm2
 from entries import HERE, record
 from interleaved import alternate, ratio_of_medians
 from pictures import bars
-from rich.console import Console
-from rich.table import Table
+from sheet import Sheet, spread
 
 OURS = """
 import dlr_envs, gymnasium
@@ -68,6 +68,13 @@ def seconds(command: Sequence[str]) -> float:
     return spent
 
 
+def sheet(measured: Mapping[str, Any]) -> Sheet:
+    """Seconds, median (least … most)."""
+    rows = [(f"`{name}`" if " -" in name or name in (LIST, IMPORT) else name, spread(values))
+            for name, values in measured["seconds"].items()]  # fmt: skip
+    return Sheet(("started", "seconds"), rows)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,11 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     alternate(sides, 1)
     taken = dict(zip(started, alternate(sides, args.repeats), strict=True))
     found = ratio_of_medians(taken[LIST], taken[IMPORT])
-    table = Table("started", "median s", "least", "most")
-    for name, values in taken.items():
-        table.add_row(name, f"{np.median(values):.2f}", f"{min(values):.2f}", f"{max(values):.2f}")
-    Console(width=120).print(table)
-    record("start_up", found, {"main_model": Path(args.main_model).name, "seconds": taken}, args.out)
+    measured = {"main_model": Path(args.main_model).name, "seconds": taken}
+    sheet(measured).print()
+    record("start_up", found, measured, args.out)
     shown = {name: (float(np.median(values)), min(values), max(values)) for name, values in taken.items()}
     bars(args.out / "start_up.png", "From start to exit: median, least, most", "seconds", shown)
 

@@ -102,6 +102,13 @@ def test_time_to_what_the_better_of_trls_settings_ends_with():
     assert detail["target"] == 0.4
     assert detail["rates"] == {"grpo-full": 3e-5, "grpo-lora": 1e-3}
     assert (ratio.ratio, ratio.low, ratio.high, ratio.n) == (2.0, 0.0, 4.0, 3)
+    assert learning.remark(detail) == (
+        "grpo-full ends with 40.0% after 10.0 min and 192 completions; ours stays above that after 2.5 min and 96 "
+        "completions, 5.0 min and 192 completions, never."
+    )
+    assert learning.sheet(detail).rows[1] == (
+        "grpo-full, rate 3e-05", "0", "2", "0.0", "10.0", "40.0", "15.0",
+    )  # fmt: skip
     assert detail["our_seconds_to_target"] == [150.0, 300.0, None]
     assert detail["our_completions_to_target"] == [96.0, 192.0, None]
     assert detail["equal_tflop"] == 100 / 1e12
@@ -120,6 +127,7 @@ def test_the_filters_cost_is_compared_seed_by_seed():
     assert detail["target"] == 0.2
     assert detail["tflop_to_target"]["16 of 16"] == [200 / 1e12, 300 / 1e12]
     assert (ratio.ratio, ratio.low, ratio.high, ratio.n) == (1.0, 0.0, 2.0, 2)
+    assert filter_cost.sheet(detail).rows[-1] == ("3 of 16", "0.0, never", "30.0, 10.0")
     assert filter_cost.missing(pieces, [0])[0] == (8, 0)
 
 

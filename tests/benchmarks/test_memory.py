@@ -84,6 +84,8 @@ def test_our_worst_case_is_compared_with_full_fine_tuning(monkeypatch, tmp_path)
     assert (tmp_path / "memory_vs_grpo.png").is_file()
 
 
-def test_a_side_that_fails_is_said(tmp_path):
-    with pytest.raises(RuntimeError, match="invalid choice"):
-        memory.Alone("nothing", [])(0)
+def test_a_side_that_fails_is_said():
+    side = memory.Alone("ours", [])
+    side.line = ["sh", "-c", "echo out of memory >&2; exit 1"]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        side(0)

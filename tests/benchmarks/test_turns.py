@@ -73,10 +73,12 @@ def test_the_page_is_what_the_results_say_and_names_every_benchmark():
 
 
 def test_what_is_not_measured_is_said_to_be_so(tmp_path):
-    entries.record("start_up", FOUND, {}, tmp_path)
+    entries.record("start_up", FOUND, {"seconds": {"dlr list": [1.0, 4.0, 2.0]}}, tmp_path)
     page = bench.render(tmp_path)
     assert page.count("not measured yet") == len(entries.ABOUT) - 1
     assert "| `start_up` | 2.00 | 1.50 … 2.50 | 3 |" in page
+    assert "| `dlr list` | 2.00 (1.00 … 4.00) |" in page
+    assert "](../benchmarks/start_up.png)" in page
 
 
 def test_each_script_is_started_once_and_the_long_ones_train_what_is_missing():
