@@ -8,6 +8,8 @@ from dlr_cli.app import app
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from dlr_core.schedule import CLOCKS
+
 SMALL = {
     "task.pool": 40, "decoder.max_new_tokens": 4, "space.num_latents": 2, "space.latent_dim": 4,
     "assistant.width": 16, "assistant.layers": 1, "batch.questions": 2, "batch.samples": 2,
@@ -86,6 +88,7 @@ def test_a_run_limited_by_time_alone_is_made_again_on_another_clock(dlr, tiny_mo
     """Its learning rates follow the clock; here every step takes one second of six, there what it takes."""
     with monkeypatch.context() as patched:
         patched.setattr("dlr_core.trainer.time", Clock())
+        patched.setitem(CLOCKS, "wall", Clock().perf_counter)
         train(tiny_model, tmp_path / "timed", "--minutes", 0.1, "--set", "optim.decay=0.8", "--set", "optim.warmup=0")
     rows = [json.loads(line) for line in (tmp_path / "timed" / "metrics.jsonl").read_text().splitlines()]
     assert [row["progress"] for row in rows] == [n / 6 for n in range(6)]
