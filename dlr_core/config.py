@@ -286,9 +286,11 @@ def resolve(values: Mapping[str, Any], host: PluginHost) -> RunConfig:
             continue  # reported above
     complete["loggers"] = tuple(loggers)
     try:
-        complete["decoder"] = _backend(DecoderSettings.model_validate(tree.get("decoder", {})), host)
-    except ConfigError:
-        pass  # an unknown backend is reported below
+        chosen_decoder = DecoderSettings.model_validate(tree.get("decoder", {}))
+        if chosen_decoder.name in host.names("decoder"):  # else it is reported below
+            complete["decoder"] = _backend(chosen_decoder, host)
+    except ConfigError as error:
+        problems.extend(error.problems)
     except ValidationError:
         pass  # reported above
     problems.extend(_named(tree, host))
