@@ -45,6 +45,8 @@ class Judge:
         if len(message) > LONGEST:
             return None
         with self._lock:
+            if self.process is not None and self.process.poll() is not None:
+                self.stop()  # it died between two questions: this one is not to blame
             try:
                 pipe = self._pipe or self._start()
                 pipe.send_bytes(message)
