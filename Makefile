@@ -2,9 +2,10 @@
 PYTHON ?= python3
 PART ?= 1/1
 ONLY ?=
+MINUTES ?= 30
 BIN := .venv/bin
 
-.PHONY: help install run results bench test check
+.PHONY: help install run results bench bad-input soak test check
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/  /'
 
@@ -23,6 +24,12 @@ results: install ## train the published sweeps (PART=i/n: that part of them), re
 
 bench: install   ## speed, memory and learning against TRL, Transformers and SB3 (ONLY="start_up": some of them)
 	$(BIN)/python benchmarks/bench.py $(ONLY)
+
+bad-input: install  ## thousands of generated bad inputs: no traceback, hang, or file outside (docs/security.md)
+	$(BIN)/python benchmarks/bad_input.py
+
+soak: install    ## a run of MINUTES and ten thousand episodes: memory, files, threads, processes (docs/security.md)
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 test: check      ## lint, types and every test (the real model included)
 	$(BIN)/python -m pytest

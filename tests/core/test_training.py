@@ -495,7 +495,7 @@ class Broken:
 
     class Assistant(torch.nn.Module):
         class Options(BaseModel):
-            pre: float = float("nan")
+            pre: float | None = None
             short: bool = False
             outside: bool = False
             raises: bool = False
@@ -518,7 +518,7 @@ class Broken:
 
             if self.options.raises:
                 raise IndexError("nobody\nhome")
-            pre = self.weight + noise * self.options.pre
+            pre = self.weight + noise * (float("nan") if self.options.pre is None else self.options.pre)
             made = Outside if self.options.outside else ChainBatch
             return made(noise, self.evaluate(states, mask, noise), pre[:, 1:] if self.options.short else pre)
 

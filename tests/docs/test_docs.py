@@ -1,12 +1,16 @@
 """The documentation names what there is, and its examples run."""
 
 import inspect
+import json
 import re
 from pathlib import Path
 from types import ModuleType
 
+import bad_input
 import pytest
+import soak
 from dlr_cli.app import app
+from documented import between
 from typer.main import get_command
 
 from dlr_core import PluginHost, hookspecs
@@ -66,3 +70,9 @@ def test_links_lead_somewhere():
     for page in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize(("name", "module"), [("bad-input", bad_input), ("soak", soak)])
+def test_measured_figures_are_those_of_the_committed_file(name, module):
+    kept = module.as_markdown(json.loads(module.RESULT.read_text(encoding="utf-8"))) if module.RESULT.is_file() else ""
+    assert between((DOCS / "security.md").read_text(encoding="utf-8"), name)[1] == kept
