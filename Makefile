@@ -5,7 +5,7 @@ ONLY ?=
 MINUTES ?= 30
 BIN := .venv/bin
 
-.PHONY: help install run results bench bad-input soak test check
+.PHONY: help install run results bench faults bad-input soak test check
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/  /'
 
@@ -30,6 +30,9 @@ bad-input: install  ## thousands of generated bad inputs: no traceback, hang, or
 
 soak: install    ## a run of MINUTES and ten thousand episodes: memory, files, threads, processes (docs/security.md)
 	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
+
+faults: install  ## kill, tear, starve and lie to runs, rewrite docs/reliability.md (REAL=--real: the real model too)
+	$(BIN)/python benchmarks/faults.py $(REAL)
 
 test: check      ## lint, types and every test (the real model included)
 	$(BIN)/python -m pytest
