@@ -114,6 +114,18 @@ def test_tokens_that_a_request_names_end_its_completion_and_nobody_elses(served,
     assert ask(served, request(embeds))[1]["choices"][0]["token_ids"] == ids
 
 
+def test_rows_of_one_batch_have_their_own_ends_and_limits(tiny_decoder):
+    place, ids = next((n, ids) for n, ids in enumerate(expected(tiny_decoder, QUESTIONS)[0]) if len(set(ids)) > 3)
+    embeds, generator = prompt(tiny_decoder, QUESTIONS[place]), np.random.default_rng(0)
+    ends = [frozenset(), frozenset(ids[2:3]), frozenset(ids[1:2]), frozenset()]
+    rows = [Row(embeds, limit, 0.0, own, generator) for limit, own in zip([5, 5, 5, 2], ends, strict=True)]
+    done = completed(Batcher(tiny_decoder), rows)
+    lengths = [5, ids.index(ids[2]) + 1, ids.index(ids[1]) + 1, 2]
+    assert [len(one.ids) for one in done] == lengths
+    assert [one.stopped for one in done] == [False, True, True, False]
+    assert all(one.ids[:2] == ids[:2][: len(one.ids)] for one in done)
+
+
 def test_a_seed_decides_what_is_sampled_and_a_temperature_is_each_requests_own(served, tiny_decoder):
     embeds = prompt(tiny_decoder, "Say something")
 
@@ -123,7 +135,7 @@ def test_a_seed_decides_what_is_sampled_and_a_temperature_is_each_requests_own(s
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(drawn, [1, 2, 3, 4, 1, 2, 3, 4]))
-        greedy = list(pool.map(lambda n: drawn(n, temperature=0), range(4)))
+        greedy = list(pool.map(drawn, range(8), [0, 1e-4] * 4))  # nearly no temperature is nearly greedy
     assert found[:4] == found[4:]
     assert len({tuple(ids) for ids in found}) > 1
     assert all(ids == expected(tiny_decoder, ["Say something"])[0][0] for ids in greedy)
@@ -150,20 +162,23 @@ def test_eight_clients_at_once_share_full_batches_and_each_gets_its_own_answer(s
     assert any(line.startswith("batch of ") for line in one.lines)
 
 
+def completed(batcher, rows):
+    """What rows are answered that are all queued before the thread may look."""
+    with batcher._news:
+        batcher.submit(rows)
+    done = [row.answer.result(60) for row in rows]
+    batcher.close(60)
+    return done
+
+
 def test_prompts_join_between_two_tokens_and_leave_when_they_end(tiny_decoder):
-    """Deterministic: everything is queued before the thread may look."""
     lines = []
     batcher = Batcher(tiny_decoder, rows=8, log=lines.append)
     rows = [
         Row(prompt(tiny_decoder, text), limit, 0.0, frozenset(), np.random.default_rng(0))
         for text, limit in zip(QUESTIONS[:12], [3, 40, 5, 40, 3, 40, 5, 40, 40, 40, 3, 40], strict=True)
     ]
-    with batcher._news:
-        for row in rows:
-            batcher._waiting.append(row)
-        batcher._news.notify()
-    done = [row.answer.result(60) for row in rows]
-    batcher.close(60)
+    done = completed(batcher, rows)
     assert [len(one.ids) for one in done] == [row.limit for row in rows]
     for row, one, text in zip(rows, done, QUESTIONS, strict=False):
         cache = tiny_decoder.prefill([text], [], [], 0)

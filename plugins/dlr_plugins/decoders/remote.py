@@ -72,7 +72,7 @@ class RemoteDecoder:
             self.local = EmbeddingTable(options.model, options.device, options.dtype)
             self.embed = self.local.embed
         else:
-            own = {"model": options.model, "device": options.device, "dtype": options.dtype}
+            own = {name: getattr(options, name) for name in HFDecoder.Options.model_fields}
             self.local = HFDecoder(HFDecoder.Options.model_validate(own))
             self.embed = self.local.model.get_input_embeddings()
         self._probe()

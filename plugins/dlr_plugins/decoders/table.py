@@ -112,10 +112,6 @@ class EmbeddingTable(PromptText):
         tails = torch.tensor([row[len(row) - left :] for row in rows], dtype=torch.long, device=self.device)
         return PromptCache((), (), mask_NS, self.table_VH[ids_NS], self.table_VH[tails], latents)
 
-    def read(self, embeds_NSH: Tensor, mask_NS: Tensor) -> Tensor:
-        """What stands for the states of embeddings: the embeddings."""
-        return embeds_NSH
-
     def state_bound(self) -> Tensor:
         """Largest magnitude (H,) of each coordinate."""
         bound: Tensor = (self.table_VH.float().abs().amax(0) * 1.01 + 1e-3).cpu()
