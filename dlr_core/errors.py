@@ -21,6 +21,10 @@ class ConfigError(DLRError, ValueError):
         super().__init__("; ".join(problems))
 
 
+class ArgumentError(ConfigError, TypeError):
+    """A keyword argument that there is not: to Python's callers, and those who look for its words, a TypeError."""
+
+
 class PluginError(DLRError, RuntimeError):
     """A plugin broke its contract: bad registration, a name clash, or a bad return value."""
 

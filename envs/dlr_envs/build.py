@@ -9,7 +9,7 @@ from typing import Any
 
 from dlr_core.artefact import load_space
 from dlr_core.config import greedy_repeats
-from dlr_core.errors import ConfigError, shown, unknown_name
+from dlr_core.errors import ArgumentError, ConfigError, shown, unknown_name
 from dlr_core.host import PluginHost
 from dlr_core.paths import expanded, is_folder
 from dlr_core.protocols import Decoder, Space
@@ -80,9 +80,12 @@ def build_engine(
 
     Raises:
         ConfigError: an unknown name or a bad option.
+        ArgumentError: unknown keyword arguments.
     """
     if unknown:
-        raise ConfigError(*(unknown_name("keyword argument", str(key), ARGUMENTS) for key in unknown))
+        raise ArgumentError(
+            *(f"unexpected keyword argument '{key}': {unknown_name('argument', key, ARGUMENTS)}" for key in unknown)
+        )
     host = host or default_host()
     if task is None:
         raise ConfigError('this environment needs a task, for example task="reasoning-gym:gcd"')

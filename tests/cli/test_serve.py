@@ -28,7 +28,10 @@ def settings(**changes):
 def server(tiny_model):
     """The installed program serving the tiny model: its address, and the process."""
     command = [Path(sys.executable).with_name("dlr"), "serve", "--main-model", tiny_model, "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs begin with it ignored
+    )  # fmt: skip
     said = process.stdout.readline()
     found = re.fullmatch(r"serving \S+ on (http://127\.0\.0\.1:\d+/v1) \(Ctrl-C stops\)\n", said)
     assert found, said + process.stderr.read()

@@ -76,7 +76,7 @@ def test_a_refused_reset_changes_nothing(envs):
 @pytest.mark.parametrize(
     ("kwargs", "expected"),
     [
-        ({"num_latent": 3}, "no keyword argument named 'num_latent'; did you mean 'num_latents'?"),
+        ({"num_latent": 3}, "no argument named 'num_latent'; did you mean 'num_latents'?"),
         ({"num_latents": 0}, "num_latents: expected a whole number of at least 1, got 0"),
         ({"latent_dim": 2.0}, "latent_dim: expected a whole number"),
         ({"num_latents": "3"}, "num_latents: expected a whole number"),

@@ -151,7 +151,7 @@ def test_sb3_sees_the_mean_and_all_texts(make):
     [
         ({"temperature": 0.0}, "decodes_per_chain=3: greedy decoding gives the same completion 3 times; "
                                "set temperature above 0"),
-        ({"several": 0}, "decodes_per_chain: expected at least 1, got 0"),
+        ({"several": 0}, "decodes_per_chain: expected a whole number of at least 1, got 0"),
     ],
 )  # fmt: skip
 def test_what_would_be_the_same_again_is_refused(make, changes, message):
