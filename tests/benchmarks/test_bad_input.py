@@ -12,7 +12,8 @@ def result(tiny_model, tmp_path_factory):
     room = tmp_path_factory.mktemp("room")
     (room / "tmp").mkdir()
     kept, before = tempfile.tempdir, {**os.environ}
-    os.environ |= {"HF_HUB_OFFLINE": "1", "DLR_CACHE": str(room / "cache"), "TMPDIR": str(room / "tmp")}
+    os.environ |= {"HF_HUB_OFFLINE": "1", "DLR_CACHE": str(room / "cache"), "TMPDIR": str(room / "tmp"),
+                   "HYPOTHESIS_STORAGE_DIRECTORY": str(room / "hypothesis")}  # fmt: skip
     tempfile.tempdir = str(room / "tmp")
     here = os.getcwd()
     os.chdir(room)
