@@ -17,7 +17,8 @@ from typing import Any
 from dlr_cli.sweeping import as_markdown
 
 from dlr_core.aggregate import bootstrap_runs
-from dlr_core.sweep import bits, compare, parse_part
+from dlr_core.assignments import read_toml
+from dlr_core.sweep import bits, compare, expand, parse_part
 
 HERE = Path(__file__).parent
 KEPT = HERE / "results"
@@ -47,14 +48,15 @@ def train(part: str) -> None:
 
 
 def collect() -> None:
-    """Take over what finished runs left; rows that were kept before and are not there now stay."""
+    """Take over what finished runs left, in the plan's order; rows that were kept before and are not there now stay."""
     KEPT.mkdir(exist_ok=True)
     for name in SWEEPS:
         fresh = read(RUNS / name / "summary.json") or []
         old = read(KEPT / f"{name}.json") or []
         rows = {(row["variant"], row["seed"]): row for row in [*old, *fresh]}
+        planned = [(row.variant, row.seed) for row in expand(read_toml(HERE / f"{name}.toml"))]
         if rows:
-            write(KEPT / f"{name}.json", [rows[key] for key in sorted(rows, key=lambda key: (key[1], key[0]))])
+            write(KEPT / f"{name}.json", [rows[key] for key in planned if key in rows])
     grown = read(RUNS / "curriculum" / "accumulation.json")
     if grown:
         write(KEPT / "curriculum.json", grown)
@@ -83,7 +85,7 @@ def tasks_table(rows: list[dict[str, Any]]) -> str:
         shown = []
         for name in ROWS:
             (low, high), _ = bootstrap_runs([[bits(row, name) for row in own]])
-            mean = sum(row["accuracy"][name] for row in own) / len(own)
+            mean = sum(bits(row, name).mean() for row in own) / len(own)
             shown.append(f"{100 * mean:.1f} [{100 * low:.0f}, {100 * high:.0f}]")
         seeds = ", ".join(str(row["seed"]) for row in own)
         lines.append(f"| {variant} | {seeds} | {own[0]['n']} | " + " | ".join(shown) + " |")

@@ -145,7 +145,7 @@ def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "variant": name,
             "task": next(iter(own.values()))["task"],
             "seeds": sorted(own),
-            "accuracy": float(np.mean([row["accuracy"][shown(row)] for row in own.values()])),
+            "accuracy": float(np.mean([bits(row, shown(row)).mean() for row in own.values()])),
             "ci": list(mean),
             "steps": float(np.mean([row["steps"] for row in own.values()])),
             "tflop": float(np.mean([row["tflop"] for row in own.values()])),
