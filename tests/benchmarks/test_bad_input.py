@@ -5,6 +5,7 @@ import tempfile
 
 import bad_input
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 
 
 @pytest.fixture(scope="module")
@@ -12,8 +13,8 @@ def result(tiny_model, tmp_path_factory):
     room = tmp_path_factory.mktemp("room")
     (room / "tmp").mkdir()
     kept, before = tempfile.tempdir, {**os.environ}
-    os.environ |= {"HF_HUB_OFFLINE": "1", "DLR_CACHE": str(room / "cache"), "TMPDIR": str(room / "tmp"),
-                   "HYPOTHESIS_STORAGE_DIRECTORY": str(room / "hypothesis")}  # fmt: skip
+    os.environ |= {"HF_HUB_OFFLINE": "1", "DLR_CACHE": str(room / "cache"), "TMPDIR": str(room / "tmp")}
+    set_hypothesis_home_dir(room / "hypothesis")
     tempfile.tempdir = str(room / "tmp")
     here = os.getcwd()
     os.chdir(room)
@@ -25,6 +26,7 @@ def result(tiny_model, tmp_path_factory):
         tempfile.tempdir = kept
         os.environ.clear()
         os.environ |= before
+        set_hypothesis_home_dir(None)
 
 
 def test_nothing_answers_with_a_traceback_or_hangs(result):
