@@ -13,6 +13,8 @@ from typing import Any
 from interleaved import Ratio
 from machine import machine
 
+from dlr_core.durable import write_whole
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -80,10 +82,8 @@ def record(name: str, found: Ratio, measured: Mapping[str, Any], folder: Path = 
     }
     known = {**read(folder), name: entry}
     path = folder / "results.json"
-    scratch = path.with_suffix(".tmp")
     ordered = {key: known[key] for key in ABOUT if key in known}
-    scratch.write_text(text(ordered), encoding="utf-8")
-    os.replace(scratch, path)
+    write_whole(path, text(ordered))
     return entry
 
 

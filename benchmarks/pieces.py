@@ -11,6 +11,7 @@ from typing import Any
 from entries import command
 from machine import machine
 
+from dlr_core.durable import write_whole
 from dlr_core.errors import ConfigError
 from dlr_core.provenance import installed_version
 
@@ -43,9 +44,7 @@ class Pieces:
                 text = "[\n  " + ",\n  ".join(json.dumps(point) for point in value) + "\n ]"
             lines.append(f" {json.dumps(key)}: {text}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        scratch = self.path(name).with_suffix(".tmp")
-        scratch.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-        os.replace(scratch, self.path(name))
+        write_whole(self.path(name), "{\n" + ",\n".join(lines) + "\n}\n")
 
     def of_one_machine(self, here: bool) -> None:
         """Seconds can only be compared on one machine with one number of threads.

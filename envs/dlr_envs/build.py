@@ -119,7 +119,13 @@ def build_engine(
     )
 
 
-ARGUMENTS = (*inspect.signature(build_engine).parameters, "split", "num_envs", "engine", "autoreset_mode")
+ARGUMENTS = (
+    *(set(inspect.signature(build_engine).parameters) - {"unknown"}),
+    "split",
+    "num_envs",
+    "engine",
+    "autoreset_mode",
+)
 """What an environment is made with."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlr_plugins.decoders.drawing import inverse_cdf
+from dlr_plugins.decoders.drawing import choose, entropy_of
 
 
 class Stepper(Protocol):
@@ -74,13 +74,8 @@ def write(
         logits = stepper.feed(embeds).float()
         fed, read = fed + embeds.shape[0] * embeds.shape[1], read + embeds.shape[0]
         if choice.entropy:
-            spread = logits.log_softmax(-1)
-            draft.entropy_N[alive] -= (spread.exp() * spread).sum(-1)
-        if choice.temperature == 0 or choice.generators is None:
-            token = logits.argmax(-1)
-        else:
-            draws = [choice.generators[row].random() for row in alive.tolist()]
-            token = inverse_cdf(logits / choice.temperature, torch.tensor(draws, device=logits.device))
+            draft.entropy_N[alive] += entropy_of(logits)
+        token = choose(logits, choice.temperature, choice.generators, alive.tolist())
         draft.ids_NL[alive, step], draft.mask_NL[alive, step] = token, 1.0
         going = ~torch.isin(token, end_ids)
         if not bool(going.any()):

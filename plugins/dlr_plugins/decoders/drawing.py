@@ -1,9 +1,35 @@
-"""Drawing tokens: one per row, from one uniform draw per row."""
+"""Choosing tokens: the likeliest, or one per row from one uniform draw per row."""
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from dlr_core.errors import ConfigError
+
+Generators = Sequence[np.random.Generator]
+
+
+def check_generators(temperature: float, generators: Generators | None, rows: int) -> None:
+    """Refuse to sample without one generator per row: ConfigError."""
+    if temperature > 0 and (generators is None or len(generators) != rows):
+        raise ConfigError(f"sampling needs one generator per row: expected {rows}")
+
+
+def choose(logits_MV: Tensor, temperature: float, generators: Generators | None, rows: Sequence[int]) -> Tensor:
+    """The next token (M,) of some rows; greedy at temperature 0, else by each row's own generator."""
+    if temperature == 0 or generators is None:
+        return logits_MV.argmax(-1)
+    draws = torch.tensor([generators[row].random() for row in rows], device=logits_MV.device)
+    return inverse_cdf(logits_MV / temperature, draws)
+
+
+def entropy_of(logits_MV: Tensor) -> Tensor:
+    """Entropy (M,) of each choice, in nats, at temperature 1."""
+    log_prob_MV = logits_MV.log_softmax(-1)
+    return -(log_prob_MV.exp() * log_prob_MV).sum(-1)
 
 
 def inverse_cdf(logits_NV: Tensor, uniform_N: Tensor) -> Tensor:

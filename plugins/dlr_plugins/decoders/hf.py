@@ -15,12 +15,13 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dlr_core.cost import Usage
-from dlr_core.errors import ConfigError, ModelError
+from dlr_core.errors import ModelError
 from dlr_core.protocols import Steer
 from dlr_core.records import Completions, PromptCache
 from dlr_plugins.decoders.abreast import abreast, workers_for
 from dlr_plugins.decoders.copied_prompts import CopiedStepper, copied_log_prob, feed_after
 from dlr_plugins.decoders.drafting import Choice, Draft, Stepper, write
+from dlr_plugins.decoders.drawing import Generators, check_generators
 from dlr_plugins.decoders.first_layer import Captured, FirstLayer
 from dlr_plugins.decoders.flops import token_flops
 from dlr_plugins.decoders.loading import load
@@ -259,6 +260,13 @@ class HFDecoder(PromptText):
 
     # ---- completions ---------------------------------------------------------------------------------------------
 
+    def check_completable(
+        self, cache: PromptCache, max_new_tokens: int, temperature: float, generators: Generators | None
+    ) -> None:
+        """Refuse what cannot be completed: too few generators, or positions (ConfigError)."""
+        check_generators(temperature, generators, cache.rows)
+        check_room(cache.mask_NS, cache.pending_NPH.shape[1] + max_new_tokens - 1, self.positions)
+
     @torch.no_grad()
     def decode(
         self,
@@ -273,9 +281,7 @@ class HFDecoder(PromptText):
 
         ``entropy``: also report how undecided every choice was, which costs two more passes over the vocabulary.
         """
-        if temperature > 0 and (generators is None or len(generators) != cache.rows):
-            raise ConfigError(f"sampling needs one generator per row: expected {cache.rows}")
-        check_room(cache.mask_NS, cache.pending_NPH.shape[1] + max_new_tokens - 1, self.positions)
+        self.check_completable(cache, max_new_tokens, temperature, generators)
         stepper: type[Stepper] = CopiedStepper
         if self.shares_prompts:
             stepper, cache = SharedStepper, cache if cache.trunk else cache.share(self._rows(cache))

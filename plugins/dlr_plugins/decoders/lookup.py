@@ -19,10 +19,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dlr_core.cost import Usage
-from dlr_core.errors import ConfigError
 from dlr_core.protocols import Steer
 from dlr_core.records import Completions, PromptCache
-from dlr_plugins.decoders.drawing import inverse_cdf
+from dlr_plugins.decoders.drawing import choose, entropy_of
 from dlr_plugins.decoders.growing import GrowingLayer
 from dlr_plugins.decoders.hf import HFDecoder
 
@@ -97,8 +96,7 @@ class LookupDecoder(HFDecoder):
         A pass feeds W positions: every row's newest token and its guess, W being that of the longest. What a row
         guessed wrong, and what it had no guess for, stays masked; columns that no row can use are dropped.
         """
-        if temperature > 0 and (generators is None or len(generators) != cache.rows):
-            raise ConfigError(f"sampling needs one generator per row: expected {cache.rows}")
+        self.check_completable(cache, max_new_tokens, temperature, generators)
         cache, ends = cache.whole(), set(self.end_ids.tolist())
         known = _texts(cache)
         written: list[list[int]] = [[] for _ in known]
@@ -129,11 +127,10 @@ class LookupDecoder(HFDecoder):
             for place in range(places):
                 logits_MV = logits_AWV[going, place].float()
                 rows = [alive[row] for row in going]
-                tokens = self._choose(logits_MV, temperature, generators, rows)
+                tokens = choose(logits_MV, temperature, generators, rows).tolist()
                 if entropy:
-                    spread = logits_MV.log_softmax(-1)
-                    for number, lost in zip(rows, (spread.exp() * spread).sum(-1).tolist(), strict=True):
-                        nats[number] -= lost
+                    for number, undecided in zip(rows, entropy_of(logits_MV).tolist(), strict=True):
+                        nats[number] += undecided
                 right = []
                 for row, number, token in zip(going, rows, tokens, strict=True):
                     written[number].append(token)
@@ -172,19 +169,6 @@ class LookupDecoder(HFDecoder):
         self.usage.forwards += forwards
         self.usage.forwards_saved += max(map(len, written)) - forwards
         return self._completions(written, ends, nats if entropy else None)
-
-    def _choose(
-        self,
-        logits_MV: Tensor,
-        temperature: float,
-        generators: Sequence[np.random.Generator] | None,
-        rows: Sequence[int],
-    ) -> list[int]:
-        """The next token of M rows of the batch."""
-        if temperature == 0 or generators is None:
-            return list(map(int, logits_MV.argmax(-1).tolist()))
-        draws = torch.tensor([generators[row].random() for row in rows], device=self.device)
-        return list(map(int, inverse_cdf(logits_MV / temperature, draws).tolist()))
 
     def _block(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Rows as ids and mask (A, W), padded at the end."""

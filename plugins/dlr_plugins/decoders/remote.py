@@ -20,6 +20,7 @@ from torch import Tensor
 from dlr_core.errors import ConfigError, ModelError
 from dlr_core.records import Completions, PromptCache
 from dlr_plugins.decoders.completions import Choice, CompletionsClient
+from dlr_plugins.decoders.drawing import check_generators
 from dlr_plugins.decoders.hf import HFDecoder
 from dlr_plugins.decoders.table import EmbeddingTable
 from dlr_plugins.serving import wire
@@ -162,8 +163,7 @@ class RemoteDecoder:
         Raises:
             ModelError: no answer, or a refusal.
         """
-        if temperature > 0 and (generators is None or len(generators) != cache.rows):
-            raise ConfigError(f"sampling needs one generator per row: expected {cache.rows}")
+        check_generators(temperature, generators, cache.rows)
         prompts = self.prompts(cache)
         seeds = [int(generator.integers(2**63)) for generator in generators or ()] if temperature > 0 else None
         jobs = self._jobs([wire.encode(prompt) for prompt in prompts], seeds)

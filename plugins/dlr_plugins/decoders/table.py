@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import cached_file
 
 from dlr_core.cost import Usage
-from dlr_core.errors import ModelError
+from dlr_core.errors import ModelError, first_line
 from dlr_core.records import PromptCache
 from dlr_plugins.decoders import smollm2
 from dlr_plugins.decoders.flops import token_flops
@@ -52,10 +52,9 @@ class EmbeddingTable(PromptText):
             ends = self._ends(where, hollow)
             self.table_VH = self._table(where, hollow).to(self.device, self.dtype)
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelError(
-                f"cannot read the embeddings of {model!r}: {reason}; decoder.states=embeddings needs a model folder "
-                "or a hub id with safetensors"
+                f"cannot read the embeddings of {model!r}: {first_line(error)}; decoder.states=embeddings "
+                "needs a model folder or a hub id with safetensors"
             ) from None
         if ends is None:
             raise ModelError("the main model declares no end-of-sequence token")
