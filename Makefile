@@ -3,6 +3,7 @@ PYTHON ?= python3
 PART ?= 1/1
 ONLY ?=
 MINUTES ?= 30
+WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: help install run results bench faults bad-input soak test check
@@ -34,8 +35,8 @@ soak: install    ## a run of MINUTES and ten thousand episodes: memory, files, t
 faults: install  ## kill, tear, starve and lie to runs, rewrite docs/reliability.md (REAL=--real: the real model too)
 	$(BIN)/python benchmarks/faults.py $(REAL)
 
-test: check      ## lint, types and every test (the real model included)
-	$(BIN)/python -m pytest
+test: check      ## lint, types and every test (the real model included), WORKERS files at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: install   ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -17,6 +17,11 @@ from dlr_core.testing.tiny import byte_tokenizer, save, special_ids
 from dlr_core.testing.tiny import tiny_model as write_tiny_model
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that they are not what a second worker waits for at the end."""
+    items.sort(key=lambda item: "real" not in item.keywords)
+
+
 def make_gpt2(folder: Path) -> Path:
     """A folder with a random GPT-2: learned positions, tied embeddings, no chat template."""
     tokenizer = byte_tokenizer()

@@ -299,7 +299,7 @@ def test_blur_changes_what_replay_reads_and_nothing_before_it(configure, host):
     replay = {"chains": 4, "capacity": 16, "updates": 1}
     sharp, blurred = (
         [timeless(metrics) for metrics in build_trainer(configure(replay={**replay, **blur}), host).run()]
-        for blur in ({}, {"blur": 0.5})
+        for blur in ({"blur": 0.0}, {"blur": 0.5})
     )
     known = next(step for step, metrics in enumerate(sharp) if "replay_nll" in metrics)
     assert blurred[:known] == sharp[:known]
