@@ -122,7 +122,7 @@ class ReplaySettings(Section):
         "latents into saturation, where they can no longer tell questions apart.",
     )
     blur: float = Field(
-        0.35,
+        0.0,
         ge=0,
         description="Noise on the question's states in replay, as a share of each state's spread over the replayed "
         "questions, so that an answer cannot be remembered by accidents of its question's states.",
