@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from packaging.requirements import Requirement
 
+from dlr_core.errors import PluginError
 from dlr_core.paths import expanded
 
 if TYPE_CHECKING:
@@ -75,14 +76,21 @@ def _package(requirement: Requirement, extra: str | None) -> Check:
 
 
 def plugins(host: "PluginHost") -> list[Check]:
-    """Every plugin that was loaded, or why it was not; the project's own must be among them."""
-    from dlr_core.host import OWN
+    """Every plugin that was loaded, or why it was not, and parts that cannot be imported; our own must be there."""
+    from dlr_core.host import KINDS, OWN
 
     found = [Check(f"plugin {name}", "ok", source) for name, source in host.distributions.items()]
     for skipped in host.skipped:
         own = skipped.plugin in OWN
         todo = f"reinstall {DISTRIBUTION}" if own else f"dlr plugins check {skipped.plugin}; or update or uninstall it"
         found.append(Check(f"plugin {skipped.plugin}", "problem" if own else "warning", skipped.reason, todo))
+    for kind in KINDS:
+        for entry in host.entries(kind):
+            try:
+                entry.factory  # noqa: B018 - imports it
+            except PluginError as error:
+                state: State = "problem" if entry.plugin in OWN else "warning"
+                found.append(Check(f"{kind} {entry.name}", state, str(error), "reinstall the package that holds it"))
     known = {*host.distributions, *(skipped.plugin for skipped in host.skipped)}
     return found + [
         Check(f"plugin {name}", "problem", "no entry point", f"reinstall {DISTRIBUTION}")

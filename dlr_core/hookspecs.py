@@ -16,9 +16,10 @@ implements any of the hooks below; each receives ``register(name, factory)`` and
     def dlr_register_reward(register):
         register("terse", Terse)
 
-A factory is a class. If it has a nested pydantic model called ``Options``, that model validates the component's
-settings before anything heavy is loaded and an instance is passed as the first argument. The protocols that the
-instances must satisfy are in :mod:`dlr_core.protocols`.
+A factory is a class, or where it is: ``register("terse", "my_package.terse:Terse")`` leaves the module alone until the
+part is used, so that heavy imports cost only those who use it. If the class has a nested pydantic model called
+``Options``, that model validates the component's settings before anything heavy is loaded and an instance is passed as
+the first argument. The protocols that the instances must satisfy are in :mod:`dlr_core.protocols`.
 """
 
 from typing import Any, Protocol
@@ -34,7 +35,7 @@ class Register(Protocol):
     """What a hook receives: call it once per component."""
 
     def __call__(self, name: str, factory: Any) -> None:
-        """Offer ``factory`` under ``name``."""
+        """Offer ``factory`` (a class, a function, or ``"package.module:Name"`` of one) under ``name``."""
 
 
 @hookspec
@@ -94,7 +95,7 @@ def dlr_register_task(register: Register) -> None:
 
 @hookspec
 def dlr_register_env(register: Register) -> None:
-    """Offer environments: a Gymnasium id and the task it stands for (:class:`dlr_core.protocols.EnvSpec`)."""
+    """Offer environments: a Gymnasium id and the task it stands for (:class:`dlr_core.env_spec.EnvSpec`)."""
 
 
 @hookspec
@@ -108,7 +109,7 @@ def dlr_make_env(name: str, spec: Any, num_envs: int, kwargs: dict[str, Any]) ->
 
     Args:
         name: the id.
-        spec: its :class:`dlr_core.protocols.EnvSpec`.
+        spec: its :class:`dlr_core.env_spec.EnvSpec`.
         num_envs: sub-environments.
         kwargs: what :func:`dlr_core.pipeline.env_kwargs` gives.
     """

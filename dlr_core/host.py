@@ -10,7 +10,7 @@ from typing import Any
 import pluggy
 from pydantic import BaseModel, ValidationError
 
-from dlr_core import hookspecs
+from dlr_core import hookspecs, import_string
 from dlr_core.errors import ConfigError, PluginError, shown, unknown_name
 from dlr_core.values import unusable
 from dlr_core.version import API_VERSION
@@ -28,13 +28,32 @@ class Entry:
 
     kind: str
     name: str
-    factory: Any
+    source: Any
+    """What was registered: the class or function, or where it is (``"package.module:Name"``)."""
     plugin: str
 
     @property
+    def factory(self) -> Any:
+        """The class or function, imported now if it was registered by where it is.
+
+        Raises:
+            PluginError: it cannot be imported.
+        """
+        if not isinstance(self.source, str):
+            return self.source
+        try:
+            return import_string.resolve(self.source)
+        except PluginError as error:
+            raise PluginError(f"{self.kind} {self.name!r} of plugin {self.plugin!r}: {error}") from error
+
+    @property
     def summary(self) -> str:
-        """First line of the factory's docstring."""
-        return (inspect.getdoc(self.factory) or "").partition("\n")[0]
+        """First line of the factory's docstring, or why there is none to be had."""
+        try:
+            text = import_string.docstring(self.source) if isinstance(self.source, str) else inspect.getdoc(self.source)
+        except PluginError as error:
+            return str(error)
+        return (text or "").partition("\n")[0]
 
 
 @dataclass(frozen=True)
@@ -117,7 +136,12 @@ class PluginHost:
             def register(component: str, factory: Any, kind: str = kind) -> None:
                 if not isinstance(component, str) or not component:
                     raise PluginError(f"{PREFIX}{kind}: expected a name, got {component!r}")
-                if not callable(factory):
+                if isinstance(factory, str):
+                    try:
+                        import_string.check(factory)
+                    except PluginError as error:
+                        raise PluginError(f"{kind} {component!r}: {error}") from None
+                elif not callable(factory):
                     raise PluginError(f"{kind} {component!r}: expected a class or function, got {factory!r}")
                 key = (kind, component)
                 holder = staged.get(key) or self._entries.get(key)
@@ -178,11 +202,12 @@ class PluginHost:
             ConfigError: unknown name or bad settings.
         """
         entry, options = self.find(kind, name), self.options(kind, name, values or {})
+        factory = entry.factory
         if ":" in name and name != entry.name:
-            if "argument" not in inspect.signature(entry.factory).parameters:
+            if "argument" not in inspect.signature(factory).parameters:
                 raise ConfigError(f"{kind} {entry.name!r} takes no argument, got {name!r}")
             context["argument"] = name.partition(":")[2]
-        return entry.factory(**context) if options is None else entry.factory(options, **context)
+        return factory(**context) if options is None else factory(options, **context)
 
     def make_env(self, name: str, *, num_envs: int, **kwargs: Any) -> Any:
         """The learner's vector environment of an id, from whichever plugin builds environments.

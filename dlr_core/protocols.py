@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dlr_core.cost import TokenFlops, Usage
 from dlr_core.density import Policy
+from dlr_core.env_spec import EnvSpec as EnvSpec
 from dlr_core.records import Completions, Item, PromptCache, Sample, Verdict
 from dlr_core.splits import Split
 
@@ -238,21 +239,6 @@ class Task(Protocol):
 
     def score(self, item: Item, completion: str, ended: bool) -> Verdict:
         """Judge a completion; ``ended`` tells whether the model stopped by itself."""
-
-
-@dataclass(frozen=True)
-class EnvSpec:
-    """An environment id and the task behind it."""
-
-    task: str | None
-    """Name of the task; None where the user must give one."""
-    task_kwargs: Mapping[str, Any]
-    """Its default options."""
-    max_new_tokens: int
-    eval_questions: int = 100
-    """Distinct questions in the table at the end of a run: fewer where completions are long."""
-    openings: tuple[str, ...] = ("",)
-    """Texts that the search for successes begins completions with, in turn: what a person knows of how answers look."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dlr_core.env_spec import EnvSpec
 from dlr_core.errors import ConfigError
 from dlr_core.host import PluginHost
-from dlr_core.protocols import EnvSpec
 
 
 def task_of(env: str, chosen: Mapping[str, Any], host: PluginHost) -> tuple[str, dict[str, Any]]:

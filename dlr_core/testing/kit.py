@@ -64,16 +64,20 @@ def check_plugin(host: PluginHost, plugin: str, decoder: Any = None) -> list[Fin
 def check_component(host: PluginHost, entry: Entry, decoder: Any = None) -> Finding:
     """Check one registered part; whatever it raises becomes the finding's reason."""
     found = CHECKS[entry.kind]
-    asks = entry.kind in NEEDS_DECODER or (entry.kind in MAY_ASK and getattr(entry.factory, "asks_model", False))
+    try:
+        factory = entry.factory
+    except PluginError as error:
+        return Finding(entry.kind, entry.name, False, str(error))
+    asks = entry.kind in NEEDS_DECODER or (entry.kind in MAY_ASK and getattr(factory, "asks_model", False))
     if asks and decoder is None:
         return Finding(entry.kind, entry.name, True, "not checked: it needs a main model")
-    if getattr(entry.factory, "needs_server", False):
+    if getattr(factory, "needs_server", False):
         return Finding(entry.kind, entry.name, True, "not checked: it needs a server")
     try:
         check_installed(entry)
     except ConfigError as error:
         return Finding(entry.kind, entry.name, True, f"not checked: {error}")
-    if "argument" in inspect.signature(entry.factory).parameters:
+    if "argument" in inspect.signature(factory).parameters:
         return Finding(entry.kind, entry.name, True, "not checked: its name takes an argument")
 
     def build(values: Mapping[str, Any] | None = None, **context: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import gymnasium
 
-from dlr_core.protocols import EnvSpec
+from dlr_core.env_spec import EnvSpec
 from dlr_envs.register import BUILTIN
 
 __all__ = ["register_env"]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from dlr_core.env_spec import EnvSpec
 from dlr_core.hookspecs import Register, hookimpl
-from dlr_core.protocols import EnvSpec
 
 DLR_API_VERSION = 1
 

@@ -1,4 +1,7 @@
-"""The built-in plugin. It comes in through the door that is open to everybody: the entry-point group ``dlr``."""
+"""The built-in plugin. It comes in through the door that is open to everybody: the entry-point group ``dlr``.
+
+Parts are registered by where they are, so that a list of them, or a run with one of each kind, imports no others.
+"""
 
 from dlr_core.hookspecs import Register, hookimpl
 
@@ -8,162 +11,104 @@ DLR_API_VERSION = 1
 @hookimpl
 def dlr_register_assistant(register: Register) -> None:
     """Policies over latent chains."""
-    from dlr_plugins.assistants.flow import Flow
-    from dlr_plugins.assistants.mlp import MLP
-    from dlr_plugins.assistants.prior import Prior
-    from dlr_plugins.assistants.sb3 import SB3Policy
-    from dlr_plugins.assistants.small_gpt import SmallGPT
-    from dlr_plugins.assistants.softcot import SoftCoT
-
-    register("small-gpt", SmallGPT)
-    register("mlp", MLP)
-    register("prior", Prior)
-    register("flow", Flow)
-    register("softcot", SoftCoT)
-    register("sb3", SB3Policy)
+    register("small-gpt", "dlr_plugins.assistants.small_gpt:SmallGPT")
+    register("mlp", "dlr_plugins.assistants.mlp:MLP")
+    register("prior", "dlr_plugins.assistants.prior:Prior")
+    register("flow", "dlr_plugins.assistants.flow:Flow")
+    register("softcot", "dlr_plugins.assistants.softcot:SoftCoT")
+    register("sb3", "dlr_plugins.assistants.sb3:SB3Policy")
 
 
 @hookimpl
 def dlr_register_control(register: Register) -> None:
     """What trained latents are compared with."""
-    from dlr_plugins.controls.mean import Mean
-    from dlr_plugins.controls.random import Random
-    from dlr_plugins.controls.shuffled import Shuffled
-    from dlr_plugins.controls.zero import Zero
-
-    register("zero", Zero)
-    register("random", Random)
-    register("mean", Mean)
-    register("shuffled", Shuffled)
+    register("zero", "dlr_plugins.controls.zero:Zero")
+    register("random", "dlr_plugins.controls.random:Random")
+    register("mean", "dlr_plugins.controls.mean:Mean")
+    register("shuffled", "dlr_plugins.controls.shuffled:Shuffled")
 
 
 @hookimpl
 def dlr_register_baseline(register: Register) -> None:
     """Rivals of latents."""
-    from dlr_plugins.baselines.prefix import PrefixTuning
-    from dlr_plugins.baselines.prompt import PromptTuning
-
-    register("prefix", PrefixTuning)
-    register("prompt", PromptTuning)
+    register("prefix", "dlr_plugins.baselines.prefix:PrefixTuning")
+    register("prompt", "dlr_plugins.baselines.prompt:PromptTuning")
 
 
 @hookimpl
 def dlr_register_reward(register: Register) -> None:
     """Rewards."""
-    from dlr_plugins.rewards.correctness import Correctness
-    from dlr_plugins.rewards.decisive import Decisive
-    from dlr_plugins.rewards.dual import Dual
-    from dlr_plugins.rewards.format import Format
-    from dlr_plugins.rewards.ranking import Ranking
-
-    register("dual", Dual)
-    register("correctness", Correctness)
-    register("format", Format)
-    register("ranking", Ranking)
-    register("decisive", Decisive)
+    register("dual", "dlr_plugins.rewards.dual:Dual")
+    register("correctness", "dlr_plugins.rewards.correctness:Correctness")
+    register("format", "dlr_plugins.rewards.format:Format")
+    register("ranking", "dlr_plugins.rewards.ranking:Ranking")
+    register("decisive", "dlr_plugins.rewards.decisive:Decisive")
 
 
 @hookimpl
 def dlr_register_contrastive(register: Register) -> None:
     """Contrastive objectives."""
-    from dlr_plugins.contrastive.bidirectional import Bidirectional
-    from dlr_plugins.contrastive.laser import LaSER
-    from dlr_plugins.contrastive.none import NoContrast
-    from dlr_plugins.contrastive.supcon import SupCon
-    from dlr_plugins.contrastive.uniformity import Uniformity
-
-    register("bidirectional", Bidirectional)
-    register("supcon", SupCon)
-    register("uniformity", Uniformity)
-    register("laser", LaSER)
-    register("none", NoContrast)
+    register("bidirectional", "dlr_plugins.contrastive.bidirectional:Bidirectional")
+    register("supcon", "dlr_plugins.contrastive.supcon:SupCon")
+    register("uniformity", "dlr_plugins.contrastive.uniformity:Uniformity")
+    register("laser", "dlr_plugins.contrastive.laser:LaSER")
+    register("none", "dlr_plugins.contrastive.none:NoContrast")
 
 
 @hookimpl
 def dlr_register_scorer(register: Register) -> None:
     """Pre-decode filters."""
-    from dlr_plugins.scorers.learned import LearnedScorer
-    from dlr_plugins.scorers.likelihood import LikelihoodScorer
-    from dlr_plugins.scorers.none import NoScorer
-    from dlr_plugins.scorers.random import RandomScorer
-
-    register("none", NoScorer)
-    register("learned", LearnedScorer)
-    register("likelihood", LikelihoodScorer)
-    register("random", RandomScorer)
+    register("none", "dlr_plugins.scorers.none:NoScorer")
+    register("learned", "dlr_plugins.scorers.learned:LearnedScorer")
+    register("likelihood", "dlr_plugins.scorers.likelihood:LikelihoodScorer")
+    register("random", "dlr_plugins.scorers.random:RandomScorer")
 
 
 @hookimpl
 def dlr_register_estimator(register: Register) -> None:
     """Policy-gradient estimators."""
-    from dlr_plugins.estimators.hybrid import Hybrid
-    from dlr_plugins.estimators.likelihood import Likelihood
-    from dlr_plugins.estimators.pathwise import Pathwise
-    from dlr_plugins.estimators.pathwise_greedy import PathwiseGreedy
-    from dlr_plugins.estimators.score import Score
-
-    register("pathwise", Pathwise)
-    register("pathwise_greedy", PathwiseGreedy)
-    register("score", Score)
-    register("hybrid", Hybrid)
-    register("likelihood", Likelihood)
+    register("pathwise", "dlr_plugins.estimators.pathwise:Pathwise")
+    register("pathwise_greedy", "dlr_plugins.estimators.pathwise_greedy:PathwiseGreedy")
+    register("score", "dlr_plugins.estimators.score:Score")
+    register("hybrid", "dlr_plugins.estimators.hybrid:Hybrid")
+    register("likelihood", "dlr_plugins.estimators.likelihood:Likelihood")
 
 
 @hookimpl
 def dlr_register_space(register: Register) -> None:
     """Latent spaces."""
-    from dlr_plugins.spaces.coconut import CoconutSpace
-    from dlr_plugins.spaces.hrpo import HRPOSpace
-    from dlr_plugins.spaces.input import InputSpace
-    from dlr_plugins.spaces.kv import KVSpace
-    from dlr_plugins.spaces.steer import SteerSpace
-    from dlr_plugins.spaces.vocab import VocabSpace
-
-    register("kv", KVSpace)
-    register("input", InputSpace)
-    register("vocab", VocabSpace)
-    register("steer", SteerSpace)
-    register("coconut", CoconutSpace)
-    register("hrpo", HRPOSpace)
+    register("kv", "dlr_plugins.spaces.kv:KVSpace")
+    register("input", "dlr_plugins.spaces.input:InputSpace")
+    register("vocab", "dlr_plugins.spaces.vocab:VocabSpace")
+    register("steer", "dlr_plugins.spaces.steer:SteerSpace")
+    register("coconut", "dlr_plugins.spaces.coconut:CoconutSpace")
+    register("hrpo", "dlr_plugins.spaces.hrpo:HRPOSpace")
 
 
 @hookimpl
 def dlr_register_refiner(register: Register) -> None:
     """What improves latents at test time."""
-    from dlr_plugins.refiners.latentseek import LatentSeek
-
-    register("latentseek", LatentSeek)
+    register("latentseek", "dlr_plugins.refiners.latentseek:LatentSeek")
 
 
 @hookimpl
 def dlr_register_decoder(register: Register) -> None:
     """Decoder backends."""
-    from dlr_plugins.decoders.hf import HFDecoder
-    from dlr_plugins.decoders.lookup import LookupDecoder
-    from dlr_plugins.decoders.remote import RemoteDecoder
-
-    register("hf", HFDecoder)
-    register("lookup", LookupDecoder)
-    register("remote", RemoteDecoder)
+    register("hf", "dlr_plugins.decoders.hf:HFDecoder")
+    register("lookup", "dlr_plugins.decoders.lookup:LookupDecoder")
+    register("remote", "dlr_plugins.decoders.remote:RemoteDecoder")
 
 
 @hookimpl
 def dlr_register_task(register: Register) -> None:
     """Tasks."""
-    from dlr_plugins.tasks.gsm8k import GSM8K
-    from dlr_plugins.tasks.reasoning import ReasoningGym
-    from dlr_plugins.tasks.recommendation import Recommendation
-
-    register("reasoning-gym", ReasoningGym)
-    register("gsm8k", GSM8K)
-    register("recommendation", Recommendation)
+    register("reasoning-gym", "dlr_plugins.tasks.reasoning:ReasoningGym")
+    register("gsm8k", "dlr_plugins.tasks.gsm8k:GSM8K")
+    register("recommendation", "dlr_plugins.tasks.recommendation:Recommendation")
 
 
 @hookimpl
 def dlr_register_logger(register: Register) -> None:
     """What is told of a run."""
-    from dlr_plugins.loggers.early_stop import EarlyStop
-    from dlr_plugins.loggers.tensorboard import TensorBoard
-
-    register("tensorboard", TensorBoard)
-    register("early-stop", EarlyStop)
+    register("tensorboard", "dlr_plugins.loggers.tensorboard:TensorBoard")
+    register("early-stop", "dlr_plugins.loggers.early_stop:EarlyStop")
