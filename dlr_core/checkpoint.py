@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dlr_core.durable import SEAL, damage, read_seal, seal, sync, write_whole
-from dlr_core.errors import RunFolderError
+from dlr_core.errors import RunFolderError, first_line, kind_and_line
 from dlr_core.generators import TORCH, process_state, restore_process
 from dlr_core.trainer import Trainer
 
@@ -44,7 +44,7 @@ def write_checkpoint(trainer: Trainer, final: Path, **about: Any) -> None:
         sync(final.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise RunFolderError(f"cannot write the checkpoint {final}: {reason}; earlier ones are as they were") from error
 
 
@@ -106,7 +106,7 @@ def load_weights(parts: Mapping[str, Any], checkpoint: Path) -> None:
     try:
         fill(parts, load_file(checkpoint / "weights.safetensors"))
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
-        raise RunFolderError(f"cannot restore {checkpoint}: {str(error).splitlines()[0]}") from None
+        raise RunFolderError(f"cannot restore {checkpoint}: {first_line(error)}") from None
 
 
 def restore(trainer: Trainer, checkpoint: Path) -> None:
@@ -120,7 +120,7 @@ def restore(trainer: Trainer, checkpoint: Path) -> None:
         state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
         _restore_state(trainer, state, load_file(checkpoint / "optimizer.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, SafetensorError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = kind_and_line(error)
         raise RunFolderError(f"cannot restore {checkpoint}: {reason}") from error
 
 

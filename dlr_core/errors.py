@@ -58,6 +58,12 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
+def kind_and_line(error: BaseException) -> str:
+    """An error's kind and the first line of what it says, for errors that nobody foresaw."""
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"
+
+
 def shown(value: Any, limit: int = 80) -> str:
     """A value as a message shows it: its repr, the middle left out where it is long."""
     try:

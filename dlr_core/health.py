@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from packaging.requirements import Requirement
 
-from dlr_core.errors import PluginError
+from dlr_core.errors import PluginError, first_line
 from dlr_core.paths import expanded
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def device() -> Check:
     try:
         torch.zeros(1, device=name).add_(1).item()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         return Check("device", "problem", f"{name} does not compute: {reason}", "dlr run --set decoder.device=cpu")
     threads = f", {torch.get_num_threads()} threads" if name == "cpu" else f", {torch.cuda.get_device_name()}"
     return Check("device", "ok", f"{name}, {dtype}{threads}")

@@ -11,7 +11,7 @@ import pluggy
 from pydantic import BaseModel, ValidationError
 
 from dlr_core import hookspecs, import_string
-from dlr_core.errors import ConfigError, PluginError, shown, unknown_name
+from dlr_core.errors import ConfigError, PluginError, kind_and_line, shown, unknown_name
 from dlr_core.values import unusable
 from dlr_core.version import API_VERSION
 
@@ -102,7 +102,7 @@ class PluginHost:
         try:
             self.add(point.load(), point.name)
         except Exception as error:  # whatever a stranger's module raises must not take the host down
-            self.skipped.append(Skipped(point.name, dist, f"{type(error).__name__}: {error}".splitlines()[0]))
+            self.skipped.append(Skipped(point.name, dist, kind_and_line(error)))
             return False
         self.distributions[point.name] = dist
         return True

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from dlr_core.errors import PluginError, first_line
+from dlr_core.errors import PluginError, kind_and_line
 
 FORM = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)")
 
@@ -39,7 +39,7 @@ def resolve(text: str) -> Any:
     try:
         found = getattr(import_module(module), name)
     except Exception as error:  # a stranger's module may raise anything
-        raise PluginError(f"cannot import {text}: {type(error).__name__}: {first_line(error)}") from error
+        raise PluginError(f"cannot import {text}: {kind_and_line(error)}") from error
     if not callable(found):
         raise PluginError(f"expected a class or function at {text}, got {found!r}")
     return found

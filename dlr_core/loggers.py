@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from dlr_core.config import Component
-from dlr_core.errors import DLRError, PluginError
+from dlr_core.errors import DLRError, PluginError, kind_and_line
 from dlr_core.host import PluginHost
 from dlr_core.plain import plain
 from dlr_core.protocols import Logger, RunInfo, RunSummary
@@ -82,4 +82,4 @@ class Loggers:
 
 def _line(error: Exception) -> str:
     """An error in one line."""
-    return plain(f"{type(error).__name__}: {error}".splitlines()[0])
+    return plain(kind_and_line(error))

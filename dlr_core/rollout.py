@@ -11,7 +11,7 @@ from dlr_core.advantages import dead_groups
 from dlr_core.batch import Decodes, MainModel, StepBatch
 from dlr_core.cost import Ledger
 from dlr_core.diversity import diversity
-from dlr_core.errors import DLRError, PluginError
+from dlr_core.errors import DLRError, PluginError, kind_and_line
 from dlr_core.frozen import Frozen
 from dlr_core.protocols import Assistant, ChainBatch, Scorer
 from dlr_core.records import Completions, Sample
@@ -89,7 +89,7 @@ class Collector:
             except DLRError:
                 raise
             except Exception as error:  # a stranger's module may raise anything
-                raise PluginError(f"{who} raised {type(error).__name__}: {error}".splitlines()[0]) from error
+                raise PluginError(f"{who} raised {kind_and_line(error)}") from error
         if flaw:
             raise PluginError(f"{who}: {flaw}")
         return chains

@@ -26,6 +26,7 @@ from dlr_core.checkpoints import Checkpoints, has_checkpoint
 from dlr_core.config import RunConfig
 from dlr_core.controls import control_table
 from dlr_core.durable import write_whole
+from dlr_core.errors import kind_and_line
 from dlr_core.host import PluginHost
 from dlr_core.loggers import Loggers
 from dlr_core.pipeline import build_trainer, eval_sizes
@@ -159,7 +160,7 @@ def _ending(loggers: Loggers, trainer: Trainer, folder: RunFolder, again: str) -
         print(f"go on from the newest checkpoint with: {again}", file=sys.stderr)
         raise
     except Exception as error:
-        end.reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        end.reason = kind_and_line(error)
         raise
     finally:
         loggers.end(RunSummary(end.outcome, trainer.step_number, trainer.seconds, end.reason, folder.cost(), end.table))

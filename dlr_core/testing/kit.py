@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlr_core.baselines import check_installed
-from dlr_core.errors import ConfigError, DataError, PluginError
+from dlr_core.errors import ConfigError, DataError, PluginError, kind_and_line
 from dlr_core.host import KINDS, Entry, PluginHost
 from dlr_core.testing import checks
 from dlr_core.testing.decoder import decoder as check_decoder
@@ -96,7 +96,7 @@ def check_component(host: PluginHost, entry: Entry, decoder: Any = None) -> Find
     except PluginError as error:
         return Finding(entry.kind, entry.name, False, str(error))
     except Exception as error:  # a stranger's part may raise anything
-        return Finding(entry.kind, entry.name, False, f"{type(error).__name__}: {error}".splitlines()[0])
+        return Finding(entry.kind, entry.name, False, kind_and_line(error))
     return Finding(entry.kind, entry.name, True, "")
 
 

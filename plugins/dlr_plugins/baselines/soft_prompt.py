@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from dlr_core.adapted import AdaptedDecoder
-from dlr_core.errors import ConfigError, RunFolderError
+from dlr_core.errors import ConfigError, RunFolderError, first_line
 from dlr_core.records import PromptCache
 from dlr_plugins.baselines.options import SoftPromptOptions
 
@@ -113,4 +113,4 @@ class SoftPrompt:
             with torch.no_grad():
                 self.encoder.embedding.weight.copy_(weights)
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-            raise RunFolderError(f"cannot restore {folder / WEIGHTS}: {str(error).splitlines()[0]}") from None
+            raise RunFolderError(f"cannot restore {folder / WEIGHTS}: {first_line(error)}") from None

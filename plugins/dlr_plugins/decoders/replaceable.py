@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlr_core.errors import kind_and_line
 from dlr_core.records import PromptCache
 from dlr_plugins.decoders.copied_prompts import feed_after
 from dlr_plugins.decoders.shared_prompts import NAME, Chains
@@ -41,7 +42,7 @@ def replace_attention(model: Any, prompt: PromptCache, ids_2: Tensor) -> tuple[s
         asked: Any = torch.arange(3, device=ids_2.device)
         packed = chains.read(model, embeds_12H[0, [0, 0, 1]], 2, kept_M, logits_to_keep=asked).logits[0]
     except Exception as error:  # whatever a stranger's model raises, it still works by copying
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = kind_and_line(error)
     else:
         if _near(packed, logits[[0, 0, 1]]):
             return None, plain_head

@@ -19,7 +19,7 @@ from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dlr_core.errors import ModelError
+from dlr_core.errors import ModelError, first_line
 from dlr_core.health import Check
 
 NAME = "smollm2-135m"
@@ -66,7 +66,7 @@ def examine() -> Check:
     try:
         digest = _digest(home / "model.safetensors")
     except (OSError, SafetensorError) as error:
-        return Check(label, "problem", f"{home} is damaged: {str(error).splitlines()[0]}", again)
+        return Check(label, "problem", f"{home} is damaged: {first_line(error)}", again)
     if digest != DIGEST:
         found = f"digest {digest[:12]}…, expected {DIGEST[:12]}…: figures cannot be compared with published ones"
         return Check(label, "warning", found, again)
