@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dlr_core import DLRPipeline
-from dlr_core.checkpoint import latest_checkpoint
+from dlr_core.checkpoints import latest_checkpoint
 from dlr_core.evaluate import Evaluator
 from dlr_core.questions import distinct_items
 from dlr_core.records import Item

@@ -28,10 +28,11 @@ from typing import Any
 
 import torch
 from dlr_plugins.decoders import abreast
+from interleaved import ratio_of_medians
+from machine import machine
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from sb3_adapter import interval, machine
 
 from dlr_core import PluginHost
 
@@ -124,8 +125,8 @@ def main() -> None:
                             seconds[side].append(clock() - start)
                         progress.advance(work)
                 for side, spent in seconds.items():
-                    ratio = statistics.median(seconds["copies"]) / statistics.median(spent)
-                    low, high = interval(spent, seconds["copies"])
+                    found = ratio_of_medians(spent, seconds["copies"])
+                    ratio, low, high = found.ratio, found.low, found.high
                     off = float((made[side] - made["copies"]).abs().float().max()) if name == "score" else float(
                         (made[side] != made["copies"]).any(1).float().mean()
                     )  # fmt: skip

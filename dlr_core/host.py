@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -39,21 +39,24 @@ class Entry:
         Raises:
             PluginError: it cannot be imported.
         """
-        if not isinstance(self.source, str):
-            return self.source
-        try:
-            return import_string.resolve(self.source)
-        except PluginError as error:
-            raise PluginError(f"{self.kind} {self.name!r} of plugin {self.plugin!r}: {error}") from error
+        return self._ask(import_string.resolve) if isinstance(self.source, str) else self.source
 
     @property
     def summary(self) -> str:
         """First line of the factory's docstring, or why there is none to be had."""
         try:
-            text = import_string.docstring(self.source) if isinstance(self.source, str) else inspect.getdoc(self.source)
+            text = (
+                inspect.getdoc(self.source) if not isinstance(self.source, str) else self._ask(import_string.docstring)
+            )
         except PluginError as error:
             return str(error)
         return (text or "").partition("\n")[0]
+
+    def _ask(self, question: Callable[[str], Any]) -> Any:
+        try:
+            return question(self.source)
+        except PluginError as error:
+            raise PluginError(f"{self.kind} {self.name!r} of plugin {self.plugin!r}: {error}") from error
 
 
 @dataclass(frozen=True)

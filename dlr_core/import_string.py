@@ -13,20 +13,25 @@ FORM = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)")
 
 
 def check(text: str) -> None:
-    """Refuse what cannot be one, and a module that is not there; the module itself is not imported.
+    """Refuse what cannot be one, and a module that is not there; its parent packages are imported, it is not.
+
+    A parent that raises is told of when the part is used, like the module itself.
 
     Raises:
         PluginError: not of the form ``package.module:Name``, or there is no such module.
     """
-    module = FORM.fullmatch(text)
-    if module is None:
+    form = FORM.fullmatch(text)
+    if form is None:
         raise PluginError(f"expected a class, a function or 'package.module:Name', got {text!r}")
+    module = form["module"]
     try:
-        spec = find_spec(module["module"])
-    except ImportError:
-        spec = None
-    if spec is None:
-        raise PluginError(f"there is no module {module['module']!r}")
+        missing = find_spec(module) is None
+    except ModuleNotFoundError as error:
+        missing = f"{module}.".startswith(f"{error.name}.")
+    except Exception:  # a stranger's package may raise anything
+        missing = False
+    if missing:
+        raise PluginError(f"there is no module {module!r}")
 
 
 def resolve(text: str) -> Any:
@@ -52,9 +57,12 @@ def docstring(text: str) -> str:
         PluginError: it had to be imported, and could not be.
     """
     module, _, name = text.partition(":")
-    spec = find_spec(module)
-    source = getattr(spec and spec.loader, "get_source", lambda _: None)(module)
-    for node in ast.parse(source or "").body:
+    try:
+        spec = find_spec(module)
+        nodes = ast.parse(getattr(spec and spec.loader, "get_source", lambda _: None)(module) or "").body
+    except Exception:  # importing it, below, says what is wrong
+        nodes = []
+    for node in nodes:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name != name:
             continue
         if found := ast.get_docstring(node):

@@ -88,6 +88,7 @@ def test_a_broken_module_is_named_where_its_part_is_used_and_spoils_no_other(pac
     assert str(told.value) == line
     finding = next(finding for finding in check_plugin(host, "far") if finding.name == "terse")
     assert (finding.ok, finding.reason) == (False, line)
+    assert host.find("reward", "terse").summary == "Pays for brevity."
     assert [(check.state, check.found) for check in health_of_plugins(host) if check.name == "reward terse"] == [
         ("warning", line)
     ]
