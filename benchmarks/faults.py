@@ -13,7 +13,6 @@ second.
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import random
@@ -34,6 +33,8 @@ sys.path.append(str(ROOT / "tests" / "faults"))
 from dlr_process import Program, run  # noqa: E402
 from misbehaving import REWARDS, toy_run  # noqa: E402
 from survival import copied, corrupt, difference, logged, one_line, resume  # noqa: E402
+
+from dlr_core.testing.tiny import tiny_model  # noqa: E402
 
 KEPT = ROOT / "benchmarks" / "results" / "faults.json"
 PAGE = ROOT / "docs" / "reliability.md"
@@ -257,17 +258,6 @@ def toy_trials(bench: Bench, rng: random.Random) -> Iterator[tuple[str, Callable
         yield "kill", partial(bench.kill, rng)
     for number in rng.sample(range(1, 200), 12):
         yield "files", partial(bench.kill_in_files, number)
-
-
-def tiny_model(folder: Path) -> Path:
-    """The random Llama of the tests."""
-    spec = importlib.util.spec_from_file_location("tiny", ROOT / "tests" / "conftest.py")
-    if spec is None or spec.loader is None:
-        raise SystemExit("tests/conftest.py is not there")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    made: Path = module.make_llama(folder)
-    return made
 
 
 def real_run(out: Path) -> list[str]:
