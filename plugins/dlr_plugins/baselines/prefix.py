@@ -9,6 +9,7 @@ from transformers import DynamicCache
 
 from dlr_plugins.baselines.options import SoftPromptOptions
 from dlr_plugins.baselines.soft_prompt import SoftPrompt
+from dlr_plugins.decoders.cache_name import CACHE
 
 
 class PrefixTuning(SoftPrompt):
@@ -30,7 +31,7 @@ class PrefixTuning(SoftPrompt):
     def as_weights(self, ids_1T: Tensor) -> Tensor:
         """Keys and values, layer by layer, of real tokens at the prompt's first positions (section 7.4 there)."""
         out = self.decoder.body(input_ids=ids_1T, use_cache=True)
-        pairs = [part[0].transpose(0, 1) for layer in out.past_key_values.layers for part in (layer.keys, layer.values)]
+        pairs = [part[0].transpose(0, 1) for layer in getattr(out, CACHE).layers for part in (layer.keys, layer.values)]
         return torch.stack(pairs, 1).flatten(1)
 
     def open_prompt(self, embeds_NPH: Tensor) -> tuple[DynamicCache, Tensor]:

@@ -15,6 +15,7 @@ from dlr_core.adapted import AdaptedDecoder
 from dlr_core.errors import ConfigError, RunFolderError, first_line
 from dlr_core.records import PromptCache
 from dlr_plugins.baselines.options import SoftPromptOptions
+from dlr_plugins.decoders.cache_name import CACHE
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -85,7 +86,7 @@ class SoftPrompt:
             inputs_embeds=embeds_NPH,
             attention_mask=mask_NS,
             position_ids=(mask_NS.cumsum(1) - 1).clamp(min=0)[:, -embeds_NPH.shape[1] :],
-            past_key_values=cache,
+            **{CACHE: cache},
             use_cache=True,
         )
         positions = embeds_NPH.shape[0] * embeds_NPH.shape[1]

@@ -8,6 +8,7 @@ from transformers import DynamicCache
 
 from dlr_core.cost import Usage
 from dlr_core.records import PromptCache
+from dlr_plugins.decoders.cache_name import CACHE
 from dlr_plugins.decoders.growing import growing_cache
 
 
@@ -26,7 +27,7 @@ def feed_after(module: Any, cache: PromptCache, embeds_NPH: Tensor, **kwargs: An
         inputs_embeds=embeds_NPH,
         attention_mask=mask,
         position_ids=(mask.cumsum(1) - 1)[:, -embeds_NPH.shape[1] :],
-        past_key_values=dynamic_cache(cache),
+        **{CACHE: dynamic_cache(cache)},
         use_cache=True,
         **kwargs,
     )
@@ -46,7 +47,7 @@ class CopiedStepper:
             inputs_embeds=embeds_RPH,
             attention_mask=self.mask_RS,
             position_ids=(self.mask_RS.cumsum(1) - 1)[:, -embeds_RPH.shape[1] :],
-            past_key_values=self.kv,
+            **{CACHE: self.kv},
             use_cache=True,
             logits_to_keep=1,
         ).logits

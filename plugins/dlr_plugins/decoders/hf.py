@@ -19,6 +19,7 @@ from dlr_core.errors import ModelError
 from dlr_core.protocols import Steer
 from dlr_core.records import Completions, PromptCache
 from dlr_plugins.decoders.abreast import abreast, workers_for
+from dlr_plugins.decoders.cache_name import CACHE
 from dlr_plugins.decoders.copied_prompts import CopiedStepper, copied_log_prob, feed_after
 from dlr_plugins.decoders.drafting import Choice, Draft, Stepper, write
 from dlr_plugins.decoders.drawing import Generators, check_generators
@@ -82,13 +83,13 @@ class HFDecoder(PromptText):
         same = common_prefix([first, second])
         with torch.no_grad():
             out = self.body(input_ids=torch.tensor([first], device=self.device), use_cache=True)
-        layers = getattr(out.past_key_values, "layers", [])
+        layers = getattr(getattr(out, CACHE), "layers", [])
         if not layers or any(type(layer).__name__ != "DynamicLayer" for layer in layers):
             kinds = sorted({type(layer).__name__ for layer in layers}) or ["none"]
             raise ModelError(f"expected a main model with a plain key/value cache, got layers {', '.join(kinds)}")
         sizes = [(layer.keys.shape[1], layer.keys.shape[3]) for layer in layers]
         states, mask_NS = out.last_hidden_state, torch.ones(1, len(first), dtype=torch.long, device=self.device)
-        return sizes, tuple(first[:same]), PromptCache(*_layers(out.past_key_values), mask_NS, states, states[:, :0], 0)
+        return sizes, tuple(first[:same]), PromptCache(*_layers(getattr(out, CACHE)), mask_NS, states, states[:, :0], 0)
 
     def _can_share(self, prompt: PromptCache) -> bool:
         """Whether chains can share prompts on this model; where they cannot, the reason is logged."""
@@ -135,7 +136,7 @@ class HFDecoder(PromptText):
             input_ids=ids_NS,
             attention_mask=mask_NS,
             position_ids=(mask_NS.cumsum(1) - 1).clamp(min=0)[:, fixed:],
-            past_key_values=cache,
+            **{CACHE: cache},
             use_cache=True,
         )
         states = out.last_hidden_state
@@ -161,7 +162,7 @@ class HFDecoder(PromptText):
             return None
         if ids not in self._beginnings:
             out = self.body(input_ids=torch.tensor([ids], device=self.device), use_cache=True)
-            layers = [(layer.keys, layer.values) for layer in out.past_key_values.layers]
+            layers = [(layer.keys, layer.values) for layer in getattr(out, CACHE).layers]
             self._beginnings[ids] = layers, out.last_hidden_state
             while len(self._beginnings) > BEGINNINGS:
                 self._beginnings.pop(next(iter(self._beginnings)))
@@ -179,7 +180,7 @@ class HFDecoder(PromptText):
         """
         with self._steered(steer):
             out = feed_after(self.body, cache, embeds_NPH)
-        keys, values = _layers(out.past_key_values)
+        keys, values = _layers(getattr(out, CACHE))
         states: Tensor = out.last_hidden_state
         count = states.shape[0] * states.shape[1]
         self.usage.prefilled += count
@@ -229,7 +230,7 @@ class HFDecoder(PromptText):
         """First-layer attention values (M, heads·width) of single tokens: what the token alone contributes."""
         capture = FirstLayer()
         try:
-            self.body(input_ids=ids_M[:, None], past_key_values=capture, use_cache=True)
+            self.body(input_ids=ids_M[:, None], **{CACHE: capture}, use_cache=True)
         except Captured as caught:
             return caught.values.flatten(1)
         raise ModelError(f"{type(self.body).__name__} never wrote to its key/value cache")

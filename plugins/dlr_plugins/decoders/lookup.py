@@ -21,6 +21,7 @@ from transformers import DynamicCache
 from dlr_core.cost import Usage
 from dlr_core.protocols import Steer
 from dlr_core.records import Completions, PromptCache
+from dlr_plugins.decoders.cache_name import CACHE
 from dlr_plugins.decoders.drawing import choose, entropy_of
 from dlr_plugins.decoders.growing import GrowingLayer
 from dlr_plugins.decoders.hf import HFDecoder
@@ -114,7 +115,7 @@ class LookupDecoder(HFDecoder):
                 inputs_embeds=embeds,
                 attention_mask=mask_AS,
                 position_ids=(mask_AS.cumsum(1) - 1)[:, -width:],
-                past_key_values=kv,
+                **{CACHE: kv},
                 use_cache=True,
                 logits_to_keep=places,
             ).logits

@@ -18,6 +18,7 @@ from transformers.masking_utils import sdpa_mask
 
 from dlr_core.errors import ModelError
 from dlr_core.records import PromptCache
+from dlr_plugins.decoders.cache_name import CACHE
 from dlr_plugins.decoders.grouping import arrange
 
 NAME = "dlr_shared_prompts"
@@ -141,7 +142,7 @@ class Chains:
                 inputs_embeds=embeds_MH[None],
                 attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeds_MH.device),  # 4-D: ready-made
                 position_ids=positions_M[None],
-                past_key_values=_NewOnly(self),
+                **{CACHE: _NewOnly(self)},
                 use_cache=True,
                 **kwargs,
             )

@@ -17,6 +17,7 @@ from transformers import DynamicCache
 
 from dlr_core.records import PromptCache
 from dlr_core.replay import stack
+from dlr_plugins.decoders.cache_name import CACHE
 from dlr_plugins.decoders.drawing import inverse_cdf
 from dlr_plugins.decoders.growing import growing_cache
 from dlr_plugins.decoders.hf import HFDecoder
@@ -184,7 +185,7 @@ class Batcher:
                 inputs_embeds=embeds_NSH,
                 attention_mask=mask_NS,
                 position_ids=(mask_NS.cumsum(1) - 1).clamp(min=0),
-                past_key_values=cache,
+                **{CACHE: cache},
                 use_cache=True,
             )
             keys, values = tuple(x.keys for x in cache.layers), tuple(x.values for x in cache.layers)
@@ -219,7 +220,7 @@ class Batcher:
             inputs_embeds=self._pending_N1H,
             attention_mask=self._mask_NS,
             position_ids=(self._mask_NS.cumsum(1) - 1)[:, -1:],
-            past_key_values=self._cache,
+            **{CACHE: self._cache},
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1].float()  # fmt: skip
