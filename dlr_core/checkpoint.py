@@ -67,7 +67,7 @@ def _write(trainer: Trainer, folder: Path) -> None:
         "step": trainer.step_number,
         "seconds": trainer.seconds,
         "skipped_in_row": trainer.updates.in_row,
-        "env": trainer.env.state(),
+        "env": trainer.env_state(),
         "rehearsal": trainer.rehearsal.state(),
         "monitor": trainer.monitor.state(),
         "process": process,
@@ -133,7 +133,7 @@ def _restore_state(trainer: Trainer, state: Mapping[str, Any], tensors: dict[str
         _load_optimizer(trainer.scorer.optimizer, scorer)  # type: ignore[attr-defined]
     trainer.step_number, trainer.seconds = int(state["step"]), float(state["seconds"])
     trainer.updates.in_row = int(state.get("skipped_in_row", 0))
-    trainer.env.restore(state["env"])
+    trainer.restore_env(state["env"])
     trainer.monitor.restore(state.get("monitor", []))
     trainer.rehearsal.restore(state["rehearsal"])
     if process:  # last: what is above may draw

@@ -49,6 +49,21 @@ class DivergedError(DLRError, ArithmeticError):
     """Training has no finite loss or gradient any more."""
 
 
+class RankError(DLRError, RuntimeError):
+    """One of several ranks has failed or ended, and the others cannot go on without it.
+
+    Attributes:
+        told: another process tells the user; this one has nothing to print.
+    """
+
+    exit_code = 3
+    """Of a process that ends with it, so that whoever watches it looks for the reason elsewhere."""
+
+    def __init__(self, message: str, *, told: bool = False) -> None:
+        self.told = told
+        super().__init__(message)
+
+
 class DamageWarning(UserWarning):
     """Something was damaged, and what is older and intact is used instead."""
 

@@ -17,7 +17,7 @@ Prefill = Callable[[Sequence[str]], PromptCache]
 FindItem = Callable[[int], Item]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Prompt:
     """One training question, prefilled."""
 
@@ -25,8 +25,15 @@ class Prompt:
     cohort: tuple[str, ...]
     """Questions that were prefilled together: prefilling them again gives the same bits."""
     row: int
-    cache: PromptCache
-    """One row."""
+    held: PromptCache | None = None
+    """One row; None where another rank has prefilled it, and this one has not needed it so far (:func:`fill`)."""
+
+    @property
+    def cache(self) -> PromptCache:
+        """The prefilled prompt."""
+        if self.held is None:
+            raise RuntimeError(f"nobody has prefilled {self.item.question!r} on this rank")
+        return self.held
 
     def state(self) -> dict[str, Any]:
         """JSON-ready: texts and numbers, not tensors."""
@@ -49,8 +56,26 @@ def prompts(items: Sequence[Item], cache: PromptCache, rows_N: Tensor) -> list[P
     return [made[row] for row in rows_N.tolist()]
 
 
-def restore_prompts(states: Sequence[Mapping[str, Any]], prefill: Prefill, item: FindItem) -> list[Prompt]:
-    """Prompts from :meth:`Prompt.state`, each cohort prefilled once more."""
+def unfilled(states: Sequence[Mapping[str, Any]], item: FindItem) -> list[Prompt]:
+    """Prompts from :meth:`Prompt.state`, to be prefilled where they are needed."""
+    return [Prompt(item(state["index"]), tuple(state["cohort"]), state["row"]) for state in states]
+
+
+def fill(prompts: Sequence[Prompt], prefill: Prefill) -> None:
+    """Prefill those that are not yet, all at once."""
+    missing = [prompt for prompt in prompts if prompt.held is None]
+    if not missing:
+        return
+    place = {text: row for row, text in enumerate(dict.fromkeys(prompt.item.question for prompt in missing))}
+    cache = prefill(list(place))
+    for prompt in missing:
+        prompt.held = cache.select(torch.tensor([place[prompt.item.question]], device=cache.mask_NS.device))
+
+
+def restore_prompts(states: Sequence[Mapping[str, Any]], prefill: Prefill | None, item: FindItem) -> list[Prompt]:
+    """Prompts from :meth:`Prompt.state`, each cohort prefilled once more; with None nothing is prefilled yet."""
+    if prefill is None:
+        return unfilled(states, item)
     cohorts: dict[tuple[str, ...], list[int]] = {}
     for number, state in enumerate(states):
         cohorts.setdefault(tuple(state["cohort"]), []).append(number)

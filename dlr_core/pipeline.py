@@ -17,6 +17,8 @@ from dlr_core.host import PluginHost
 from dlr_core.pretrained import Pretrained
 from dlr_core.protocols import EnvSpec, Refiner
 from dlr_core.questions import calibration_questions
+from dlr_core.rank_rules import for_ranks
+from dlr_core.ranks import Ranks
 from dlr_core.records import Item, PromptCache
 from dlr_core.rundir import read_manifest
 from dlr_core.saved import read_table
@@ -60,10 +62,17 @@ def eval_sizes(config: RunConfig, host: PluginHost, asked: int | None = None) ->
     return questions, min(config.eval.prompt_questions, questions)
 
 
-def build_trainer(config: RunConfig, host: PluginHost) -> Trainer:
-    """Every part of a run, made from its settings and seeded."""
+def build_trainer(config: RunConfig, host: PluginHost, ranks: Ranks | None = None) -> Trainer:
+    """Every part of a run, made from its settings and seeded; of several ranks, this one's.
+
+    Raises:
+        ConfigError: settings that do not go together, or not with so many ranks.
+    """
+    ranks = ranks or Ranks()
+    config = for_ranks(config, host, ranks.size)
     seed_process(config.seed)
-    env = host.make_env(config.env, num_envs=config.batch.questions * config.decodes, **env_kwargs(config, host))
+    num_envs = config.batch.questions // ranks.size * config.decodes
+    env = host.make_env(config.env, num_envs=num_envs, **env_kwargs(config, host))
     space = env.engine.space
     shape = {
         "hidden_size": env.engine.decoder.hidden_size,
@@ -99,6 +108,7 @@ def build_trainer(config: RunConfig, host: PluginHost) -> Trainer:
         scorer=part("scorer", **shape),
         warm_estimator=host.create("estimator", "likelihood") if config.warmstart.steps else None,
         openings=config.replay.openings or spec.openings,
+        ranks=ranks,
     )
 
 

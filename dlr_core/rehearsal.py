@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dlr_core.advantages import RARITY_FLOOR
 from dlr_core.config import ReplaySettings
-from dlr_core.frontier import Frontier, Prompt, prompts, restore_prompts
+from dlr_core.everyone import joined_completions, joined_prompts, nothing_completed
+from dlr_core.frontier import Frontier, Prompt, fill, prompts, restore_prompts
 from dlr_core.records import Completions, Item, Sample
 from dlr_core.replay import ReplayBuffer, Success, stack
 from dlr_core.rollout import Collector, correctness, repeats
@@ -23,9 +24,22 @@ class Rehearsal:
 
     def __init__(self, settings: ReplaySettings, collector: Collector, openings: Sequence[str] = ("",)) -> None:
         self.settings, self.collector, self.env = settings, collector, collector.env
+        self.ranks = collector.ranks
         self.openings = tuple(openings)
         self.buffer = ReplayBuffer(settings.capacity)
         self.frontier = Frontier(settings.frontier)
+
+    def take(self, own_B: Sequence[Prompt], completions: Completions, correct_BK: Tensor) -> None:
+        """:meth:`remember` what all ranks have decoded.
+
+        Args:
+            own_B: prompts of this rank's questions.
+            completions: this rank's.
+            correct_BK: 1.0 where right, of every rank's.
+        """
+        if self.settings.chains:
+            everyone_B = joined_prompts(self.ranks, own_B, self._item)
+            self.remember(everyone_B, joined_completions(self.ranks, completions), correct_BK)
 
     def remember(self, prompts_B: Sequence[Prompt], completions: Completions, correct_BK: Tensor) -> None:
         """Keep each distinct correct completion, the rarer in its group the heavier; note what has none.
@@ -82,21 +96,36 @@ class Rehearsal:
         """``count`` completions of each prompt, sampled token by token; what is right is remembered."""
         if not prompts_B or not count:
             return []
-        generator = self.collector.generator
+        ranks, device = self.ranks, self.collector.device
+        own = ranks.share(len(prompts_B))
+        rows = slice(own.start * count, own.stop * count)
+        seed = int(torch.randint(2**31, (), generator=self.collector.generator))
+        noise_NTD = self._noise(len(prompts_B) * count)[rows]
+        completions, judged = nothing_completed(device), list[Sample]()
+        if len(noise_NTD):
+            completions, judged = self._sampled(prompts_B[own], opening, noise_NTD, seed, rows.start)
+        completions, judged = joined_completions(ranks, completions), ranks.join(judged)
+        self.remember(prompts_B, completions, correctness(judged).view(-1, count))
+        return judged
+
+    def _sampled(
+        self, prompts_B: Sequence[Prompt], opening: str, noise_NTD: Tensor, seed: int, first: int
+    ) -> tuple[Completions, list[Sample]]:
+        """Completions of as many chains of each prompt as there is noise for; the first is number ``first`` of all."""
+        count = len(noise_NTD) // len(prompts_B)
+        fill(prompts_B, self.env.engine.prefill)
         cache = stack([prompt.cache for prompt in prompts_B])
         states_BSH, mask_BS = cache.question_states()
         rows_N = torch.arange(len(prompts_B), device=mask_BS.device).repeat_interleave(count)
-        seed = int(torch.randint(2**31, (), generator=generator))
         with torch.no_grad():
-            chains = self.collector.sample(states_BSH.float(), mask_BS, self._noise(len(rows_N)))
+            chains = self.collector.sample(states_BSH.float(), mask_BS, noise_NTD)
         items = [prompt.item for prompt in prompts_B for _ in range(count)]
-        judged: list[Sample]
+        done: tuple[Completions, list[Sample]]
         with self.collector.frozen.watch(self.collector.verifying):
-            completions, judged = self.env.engine.complete(
-                items, cache, rows_N, chains.actions_NTD, seed=seed, opening=opening
+            done = self.env.engine.complete(
+                items, cache, rows_N, chains.actions_NTD, seed=seed, opening=opening, first=first
             )
-        self.remember(prompts_B, completions, correctness(judged).view(-1, count))
-        return judged
+        return done
 
     def _draw_new(self, count: int) -> list[Prompt]:
         """Distinct training questions, prefilled; fewer if the task has fewer."""
@@ -105,6 +134,9 @@ class Rehearsal:
         items = list({item.question: item for item in (task.item("train", index) for index in drawn)}.values())
         if not items:
             return []
+        if self.ranks.size > 1:  # each prefills its own
+            cohort = tuple(item.question for item in items)
+            return [Prompt(item, cohort, row) for row, item in enumerate(items)]
         cache = self.env.engine.prefill([item.question for item in items])
         return prompts(items, cache, torch.arange(len(items), device=cache.mask_NS.device))
 
@@ -115,34 +147,34 @@ class Rehearsal:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """From :meth:`state`."""
-        engine = self.env.engine
+        prefill = self.env.engine.prefill if self.ranks.size == 1 else None
+        self.buffer.restore(state["successes"], prefill, self._item)
+        waiting = restore_prompts(state["frontier"], prefill, self._item)
+        self.frontier.waiting = {prompt.item.question: prompt for prompt in waiting}
 
-        def item(index: int) -> Item:
-            found: Item = engine.task.item("train", index)
-            return found
-
-        self.buffer.restore(state["successes"], engine.prefill, item)
-        self.frontier.waiting = {
-            prompt.item.question: prompt for prompt in restore_prompts(state["frontier"], engine.prefill, item)
-        }
+    def _item(self, index: int) -> Item:
+        found: Item = self.env.engine.task.item("train", index)
+        return found
 
     def replay(self, least: int) -> tuple[Tensor | None, Metrics]:
         """Mean negative log-likelihood of remembered successes under chains sampled now, once ``least`` are held."""
         count = self.settings.chains
         if not count or len(self.buffer.entries) < least:
             return None, {}
-        cache, ids_NL, mask_NL = self.buffer.sample(count, self.collector.generator)
+        own, prefill = self.ranks.share(count), self.env.engine.prefill
+        cache, ids_NL, mask_NL = self.buffer.sample(count, self.collector.generator, own, prefill)
         states_NSH, mask_NS = cache.question_states()
         states_NSH = states_NSH.float()
         if self.settings.blur:
             noise_NSH = torch.randn(states_NSH.shape, generator=self.collector.generator).to(states_NSH.device)
             states_NSH = states_NSH + self.settings.blur * spread(states_NSH, mask_NS) * noise_NSH
-        chains = self.collector.sample(states_NSH, mask_NS, self._noise(count))
+        chains = self.collector.sample(states_NSH, mask_NS, self._noise(count)[own])
         with self.collector.frozen.watch(f"space {type(self.env.engine.space).__name__}"):
             ready = self.env.engine.inject(cache, chains.actions_NTD)
         nll_N = -self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
-        self.buffer.reweigh((nll_N.detach().clamp(*SURPRISE) ** self.settings.priority).tolist())
-        nll = nll_N.mean()
+        surprise_N = nll_N.detach().clamp(*SURPRISE) ** self.settings.priority
+        self.buffer.reweigh(self.ranks.join(surprise_N.tolist()))
+        nll = nll_N.mean() * (len(nll_N) * self.ranks.size / count)  # shares may differ by one
         return self.settings.weight * nll, {
             "replay_nll": float(nll.detach()),
             "replay_size": len(self.buffer.entries),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlr_core.frontier import FindItem, Prefill, Prompt, restore_prompts
+from dlr_core.frontier import FindItem, Prefill, Prompt, fill, restore_prompts
 from dlr_core.records import PromptCache
 
 
@@ -58,11 +58,22 @@ class ReplayBuffer:
         """Remember one; the oldest is forgotten when full."""
         self.entries = [*self.entries, success][-self.capacity :]
 
-    def sample(self, count: int, generator: torch.Generator) -> tuple[PromptCache, Tensor, Tensor]:
-        """Prompts of ``count`` successes (with replacement), each held once, their ids (count, L) and mask."""
+    def sample(
+        self, count: int, generator: torch.Generator, share: slice | None = None, prefill: Prefill | None = None
+    ) -> tuple[PromptCache, Tensor, Tensor]:
+        """Prompts of ``count`` successes (with replacement), each held once, their ids (count, L) and mask.
+
+        Args:
+            count: how many are drawn.
+            generator: what they are drawn from.
+            share: which of them are given (None: all); all are noted as drawn.
+            prefill: for prompts that nobody has prefilled here.
+        """
         weights = torch.tensor([entry.weight for entry in self.entries])
         self.drawn = torch.multinomial(weights, count, replacement=True, generator=generator).tolist()
-        chosen = [self.entries[i] for i in self.drawn]
+        chosen = [self.entries[i] for i in (self.drawn if share is None else self.drawn[share])]
+        if prefill is not None:
+            fill([entry.prompt for entry in chosen], prefill)
         length = max(len(entry.ids) for entry in chosen)
         prompts = {(entry.prompt.cohort, entry.prompt.row): entry.prompt.cache for entry in chosen}
         place = {key: number for number, key in enumerate(prompts)}
@@ -81,8 +92,8 @@ class ReplayBuffer:
         """JSON-ready: texts and ids, not tensors."""
         return [{**entry.prompt.state(), "ids": list(entry.ids), "weight": entry.weight} for entry in self.entries]
 
-    def restore(self, state: Sequence[dict[str, Any]], prefill: Prefill, item: FindItem) -> None:
-        """Rebuild from :meth:`state`, prefilling each cohort again."""
+    def restore(self, state: Sequence[dict[str, Any]], prefill: Prefill | None, item: FindItem) -> None:
+        """Rebuild from :meth:`state`, prefilling each cohort again (with None: where it is needed)."""
         made = restore_prompts(state, prefill, item)
         self.entries = [
             Success(prompt, tuple(saved["ids"]), saved["weight"]) for prompt, saved in zip(made, state, strict=True)

@@ -12,8 +12,10 @@ from dlr_core.batch import Decodes, MainModel, StepBatch
 from dlr_core.cost import Ledger
 from dlr_core.diversity import diversity
 from dlr_core.errors import DLRError, PluginError, kind_and_line
+from dlr_core.everyone import joined_batch
 from dlr_core.frozen import Frozen
 from dlr_core.protocols import Assistant, ChainBatch, Scorer
+from dlr_core.ranks import Ranks
 from dlr_core.records import Completions, Sample
 from dlr_core.selection import inclusion_probabilities, systematic_sample
 from dlr_core.splits import normalise
@@ -61,9 +63,10 @@ class Collector:
 
     def __init__(
         self, env: LearnerEnv, assistant: Assistant, scorer: Scorer, *, samples: int, decodes: int,
-        generator: torch.Generator,
+        generator: torch.Generator, ranks: Ranks | None = None,
     ) -> None:  # fmt: skip
         self.env, self.assistant, self.scorer = env, assistant, scorer
+        self.ranks = ranks or Ranks()
         self.samples, self.decodes, self.generator = samples, decodes, generator
         decoder = env.engine.decoder
         self.space, self.device = env.engine.space, decoder.device
@@ -99,14 +102,17 @@ class Collector:
         states_BSH, mask_BS = self.env.question_states()
         questions = [normalise(item.question) for item in self.env.groups]
         rows = len(states_BSH)
-        chains = self.sample(states_BSH, mask_BS, self.noise(rows * self.samples))
+        everyones = rows * self.ranks.size
+        noise_NTD = self.noise(everyones * self.samples)[self.ranks.share(everyones * self.samples)]
+        chains = self.sample(states_BSH, mask_BS, noise_NTD)
         main = self._main_model()
         latents_BGTD = chains.actions_NTD.detach().unflatten(0, (rows, -1))
         predictions_BG = self._predict(states_BSH, mask_BS, latents_BGTD)
         inclusion_BG = inclusion_probabilities(predictions_BG, self.decodes)
         chosen_BK = torch.arange(self.decodes, device=self.device).expand(rows, -1)
         if self.decodes < self.samples:
-            chosen_BK = systematic_sample(inclusion_BG, self.decodes, self.generator)
+            chosen_BK = systematic_sample(self.ranks.rows(inclusion_BG), self.decodes, self.generator)
+            chosen_BK = chosen_BK[self.ranks.share(everyones)]
         samples: list[Sample] = []
         rewards_BK = torch.zeros(chosen_BK.shape, device=self.device)
         correct_BK, repeat_BK = torch.zeros_like(rewards_BK), torch.zeros_like(rewards_BK, dtype=torch.bool)
@@ -146,6 +152,10 @@ class Collector:
             decodes=each if each is not None and each.rewards_BKM.shape[-1] > 1 else None,
         )
         return Rollout(batch, samples)
+
+    def joined(self, rollout: Rollout) -> Rollout:
+        """The same step's rollout over all ranks: :func:`dlr_core.everyone.joined_batch`."""
+        return Rollout(joined_batch(self.ranks, rollout.batch), self.ranks.join(rollout.samples))
 
     def _each(self, done: Any, shape: tuple[int, int, int]) -> Decodes:
         """Outcomes of the single completions, in shape (B, K, M)."""

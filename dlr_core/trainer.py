@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,12 @@ from dlr_core.batch import StepBatch
 from dlr_core.calibration import ScorerMonitor
 from dlr_core.config import RunConfig
 from dlr_core.density import Policy, TanhGaussian
+from dlr_core.everyone import joined_account, joined_row, joined_state, own_state
 from dlr_core.frontier import prompts
+from dlr_core.lockstep import Report, drawn, exchange, process_drawn
 from dlr_core.protocols import Assistant, Scorer
+from dlr_core.rank_rules import share_parts
+from dlr_core.ranks import Ranks
 from dlr_core.rehearsal import Rehearsal
 from dlr_core.rollout import Collector, LearnerEnv, distinct_answers, outcome_metrics
 from dlr_core.schedule import CLOCKS, Schedule
@@ -36,8 +40,10 @@ class Trainer:
         scorer: Scorer,
         warm_estimator: Any = None,
         openings: Sequence[str] = ("",),
+        ranks: Ranks | None = None,
     ) -> None:
         self.config, self.env = config, env
+        self.ranks = ranks or Ranks()
         self.estimator, self.warm_estimator = estimator, warm_estimator
         self.contrastive, self.scorer = contrastive, scorer
         self.assistant: Any = assistant
@@ -46,6 +52,7 @@ class Trainer:
         self.collector = Collector(
             env, assistant, scorer,
             samples=config.batch.samples, decodes=config.decodes, generator=self.generator,
+            ranks=self.ranks,
         )  # fmt: skip
         self.ledger = self.collector.ledger
         self.rehearsal = Rehearsal(config.replay, self.collector, openings)
@@ -64,9 +71,13 @@ class Trainer:
         self.parameters: list[nn.Parameter] = list(named.values())
         self.frozen = self.collector.frozen
         self.frozen.refuse_parameters(self.parameters, "the assistant, the contrastive objective or the space")
-        self.updates = Updates(self.optimizer, named, config.optim.clip, config.optim.patience)
+        share_parts(self.ranks, estimator=estimator, reward=env.engine.reward, scorer=scorer)
+        self.updates = Updates(self.optimizer, named, config.optim.clip, config.optim.patience, self.ranks)
         self.prior = self._prior()
-        env.reset(seed=config.seed, options={"group_size": config.decodes})
+        self.first_row = self.ranks.share(config.batch.questions).start * config.decodes
+        """Number of this rank's first sub-environment among those of all ranks."""
+        self._env_state: dict[str, Any] | None = None
+        env.reset(seed=config.seed + self.first_row, options={"group_size": config.decodes})
 
     def _prior(self) -> TanhGaussian:
         """N(0, σ₀²), σ₀ being the untrained policy's scale."""
@@ -104,12 +115,15 @@ class Trainer:
 
     def run(self) -> Iterator[Metrics]:
         """Train until done, yielding one step's metrics at a time."""
+        if self.ranks.size > 1:
+            self._env_state = joined_state(self.ranks.gather(self.env.state()))
         while not self.done():
             yield self.step()
 
     def step(self) -> Metrics:
         """One step: a rollout (or several, where dead groups are resampled) and its updates."""
         began, spent = time.perf_counter(), self.clock()
+        before = process_drawn() if self.ranks.size > 1 else ""
         self.ledger.begin()
         self.updates.begin()
         progress = self.progress
@@ -127,14 +141,51 @@ class Trainer:
             metrics["skipped_updates"] = self.updates.skipped
         self.step_number += 1
         self.seconds += self.clock() - spent
+        metrics, account = {key: _number(value) for key, value in metrics.items()}, self.ledger.close()
+        if self.ranks.size > 1:
+            metrics, account = self._together(metrics, account, before)
         return {
             "step": self.step_number,
             "phase": "warmstart" if warm else "rl",
-            **{key: _number(value) for key, value in metrics.items()},
-            **self.ledger.close(),
+            **metrics,
+            **account,
             "progress": progress,
             "seconds": time.perf_counter() - began,
         }
+
+    # ---- several ranks -------------------------------------------------------------------------------------------
+
+    def _together(self, metrics: Metrics, account: Metrics, before: str) -> tuple[Metrics, Metrics]:
+        """The step's metrics and account over all ranks, which go on with one clock.
+
+        Args:
+            metrics: this rank's.
+            account: likewise.
+            before: where the process's own generators were before the step.
+        """
+        trained = [*self.parameters, *getattr(self.scorer, "parameters", tuple)()]
+        report = Report(
+            {**metrics, "reduced_bytes": self.ranks.reduced_bytes, "gathered_bytes": self.ranks.gathered_bytes},
+            account,
+            self.seconds,
+            self.env.state(),
+            float(nn.utils.get_total_norm([parameter.detach() for parameter in trained])),
+            drawn(self.generator),
+            process_drawn() != before,
+        )
+        self.ranks.reduced_bytes = self.ranks.gathered_bytes = 0
+        reports = exchange(self.ranks, report)
+        self.seconds = reports[0].seconds
+        self._env_state = joined_state([other.env for other in reports])
+        return joined_row([other.metrics for other in reports]), joined_account([other.account for other in reports])
+
+    def env_state(self) -> dict[str, Any]:
+        """State of the whole environment, every rank's part of it, as it was after the last step."""
+        return self.env.state() if self._env_state is None else self._env_state
+
+    def restore_env(self, state: Mapping[str, Any]) -> None:
+        """From :meth:`env_state`, of however many ranks."""
+        self.env.restore(own_state(self.ranks, state))
 
     # ---- updates -------------------------------------------------------------------------------------------------
 
@@ -157,15 +208,15 @@ class Trainer:
         while len(gathered) < tries and (not gathered or alive < questions):
             with self.ledger.phase("rollout"):
                 rollout = self.collector.collect(gold=False)
-            batch = rollout.batch
-            metrics = outcome_metrics(rollout)
+            everyone = self.collector.joined(rollout)
+            metrics = outcome_metrics(everyone)
             alive += questions - metrics["dead_groups"]
             with self.ledger.phase("update"):
-                logs = self._accumulate(estimator, batch)
+                logs = self._accumulate(estimator, rollout.batch, everyone.batch)
             gathered.append({**metrics, **logs})
             done = self.env.finished
-            made = prompts(done.items, done.cache, done.rows_N)
-            self.rehearsal.remember(made[:: self.config.decodes], done.completions, batch.each.correct_BKM.flatten(1))
+            made = prompts(done.items, done.cache, done.rows_N)[:: self.config.decodes]
+            self.rehearsal.take(made, done.completions, everyone.batch.each.correct_BKM.flatten(1))
         if tries > 1 and alive:
             for parameter in self.parameters:
                 if parameter.grad is not None:
@@ -184,16 +235,22 @@ class Trainer:
                     self.updates.backward(loss)
                     self.updates.apply()
         for _ in range(self.config.batch.epochs - 1):
-            self.updates.backward(estimator(self.collector.refresh(batch))[0])
+            self.updates.backward(estimator(self.collector.refresh(rollout.batch))[0])
             self.updates.apply()
         return {**_combine(gathered), **search_logs, **replay_logs, "grad_norm": norm}
 
-    def _accumulate(self, estimator: Any, batch: StepBatch) -> Metrics:
-        """Gradients of one rollout's loss; the scorer learns from its outcome."""
+    def _accumulate(self, estimator: Any, batch: StepBatch, everyone: StepBatch) -> Metrics:
+        """Gradients of one rollout's loss; the scorer learns from its outcome.
+
+        Args:
+            estimator: sees each question by itself.
+            batch: this rank's questions.
+            everyone: all ranks', for what holds them against each other.
+        """
         with self.frozen.watch(f"estimator {type(estimator).__name__}"):
             loss, logs = estimator(batch)
         with self.frozen.watch(f"contrastive objective {type(self.contrastive).__name__}"):
-            contrast, contrast_logs = self.contrastive(batch)
+            contrast, contrast_logs = self.contrastive(everyone)
         penalty, policy_logs = self._regulariser(batch.chains.policy)
         total = loss + contrast + penalty
         self.updates.backward(total)
@@ -204,8 +261,8 @@ class Trainer:
                 batch.states_BSH, batch.mask_BS, latents_BGTD.gather(1, chosen), batch.rewards_BK
             )
         if not getattr(self.scorer, "decodes_all", False):
-            predicted_BK = batch.predictions_BG.gather(1, batch.chosen_BK)
-            outcome = (predicted_BK, batch.rewards_BK, batch.correct_BK, batch.chosen_inclusion_BK)
+            predicted_BK = everyone.predictions_BG.gather(1, everyone.chosen_BK)
+            outcome = (predicted_BK, everyone.rewards_BK, everyone.correct_BK, everyone.chosen_inclusion_BK)
             scorer_logs = {**scorer_logs, **self.monitor.add(*outcome)}
         return {"loss": float(total.detach()), **logs, **contrast_logs, **policy_logs, **scorer_logs}
 
@@ -231,8 +288,10 @@ class Trainer:
         mean_BTD = self.collector.sample(states_BSH, mask_BS, zero).actions_NTD
         count = self.config.decodes
         latents_NTD = mean_BTD.repeat_interleave(count, 0)
-        seed = self.config.seed + self.step_number
-        _, samples = engine.complete(engine.items, engine.cache, engine.rows_N, latents_NTD, seed=seed)
+        _, samples = engine.complete(
+            engine.items, engine.cache, engine.rows_N, latents_NTD,
+            seed=self.config.seed + self.step_number, first=self.first_row,
+        )  # fmt: skip
         return distinct_answers(samples, count)
 
 

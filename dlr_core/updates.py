@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from dlr_core.ranks import Ranks
+
 
 class Updates:
     """The optimiser's side of a run, which one bad batch does not spoil.
@@ -18,8 +20,9 @@ class Updates:
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], clip: float, patience: int
-    ) -> None:
+        self, optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], clip: float, patience: int,
+        ranks: Ranks | None = None,
+    ) -> None:  # fmt: skip
         """For an optimiser and its parameters.
 
         Args:
@@ -27,7 +30,9 @@ class Updates:
             named: every parameter it trains, by a name that a person can place.
             clip: bound on the gradient's norm.
             patience: steps in a row with updates left out that are too many.
+            ranks: whose gradients are averaged.
         """
+        self.ranks = ranks or Ranks()
         self.optimizer, self.named, self.clip, self.patience = optimizer, dict(named), clip, patience
         self.skipped = self.in_row = 0
         self.reason = ""
@@ -55,6 +60,9 @@ class Updates:
 
     def apply(self) -> float:
         """Make the update, or leave it out; the gradient's norm before clipping."""
+        self._bad = next((bad for bad in self.ranks.gather(self._bad) if bad), None)
+        if self._bad is None:
+            self.ranks.average(list(self.named.values()))
         gradients = [parameter.grad for parameter in self.named.values() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if self._bad is None and not bool(torch.isfinite(norm)):

@@ -1,6 +1,7 @@
 """``dlr``: the program. Nothing heavy is imported until a command runs."""
 
 import io
+import os
 import signal
 import sys
 import threading
@@ -26,7 +27,7 @@ from dlr_cli.commands.run import run
 from dlr_cli.commands.serve import serve
 from dlr_cli.commands.space import space_app
 from dlr_cli.commands.sweep import sweep
-from dlr_core.errors import ConfigError, DamageWarning, DLRError
+from dlr_core.errors import ConfigError, DamageWarning, DLRError, RankError
 from dlr_core.plain import one_line
 from dlr_core.values import is_text
 
@@ -69,6 +70,10 @@ def main() -> None:
             sys.exit(run_program(sys.argv[1:]))
     except ConfigError as error:
         _refuse(*(error.problems or (str(error),)))
+    except RankError as error:
+        if not error.told:
+            print(f"error: {one_line(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except DLRError as error:
         _refuse(str(error))
     except KeyboardInterrupt:
@@ -91,7 +96,7 @@ def run_program(arguments: Sequence[str]) -> int:
     if any(not is_text(argument) for argument in arguments):
         raise ConfigError("expected arguments in UTF-8")
     try:
-        code = get_command(app)(list(arguments), prog_name="dlr", standalone_mode=False)
+        code = get_command(app)(list(arguments), prog_name="dlr", standalone_mode=False, obj=list(arguments))
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
             print(error.format_message(), file=sys.stderr)
@@ -102,8 +107,14 @@ def run_program(arguments: Sequence[str]) -> int:
 
 def _refuse(*problems: str) -> NoReturn:
     for problem in problems:
-        print(f"error: {one_line(problem)}", file=sys.stderr)
+        print(f"error: {_rank()}{one_line(problem)}", file=sys.stderr)
     sys.exit(2)
+
+
+def _rank() -> str:
+    """Which of several processes of one run this is, where it is not the first."""
+    rank = os.environ.get("RANK", "0")
+    return "" if rank == "0" or os.environ.get("WORLD_SIZE", "1") == "1" else f"rank {rank}: "
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import torch
 from rich.console import Console
 
 from dlr_cli.progress import RunProgress
-from dlr_cli.session import Stop, place
+from dlr_cli.session import place
+from dlr_cli.stopping import Stop
 from dlr_cli.table import open_console
 from dlr_core.baselines import ADAPTER
 from dlr_core.config import RunConfig

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from dlr_cli.progress import RunProgress
 from dlr_cli.screen import complain
-from dlr_cli.session import Stop, place
+from dlr_cli.session import place
+from dlr_cli.stopping import Stop
 from dlr_core.checkpoints import save_checkpoint
 from dlr_core.config import resolve
 from dlr_core.errors import RunFolderError

@@ -1,26 +1,23 @@
 """One run from settings to table: build, train with progress, save, evaluate."""
 
-import contextlib
 import json
-import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
+from dlr_cli.following import WHAT, lead, part
 from dlr_cli.guarding import require_finite, require_unchanged
 from dlr_cli.measure import complete, printable
 from dlr_cli.progress import RunProgress
 from dlr_cli.report.page import render
 from dlr_cli.resuming import go_on
+from dlr_cli.stopping import Stop
 from dlr_cli.table import open_console, print_table
 from dlr_core.checkpoints import Checkpoints, has_checkpoint
 from dlr_core.config import RunConfig
@@ -32,45 +29,10 @@ from dlr_core.loggers import Loggers
 from dlr_core.pipeline import build_trainer, eval_sizes
 from dlr_core.protocols import Outcome, RunInfo, RunSummary
 from dlr_core.questions import distinct_items
+from dlr_core.ranks import Ranks
 from dlr_core.rundir import RunFolder, check_free, read_log, read_manifest
 from dlr_core.traces import trace
 from dlr_core.trainer import Trainer
-
-
-class Stop:
-    """The first Ctrl-C, SIGTERM or lost terminal asks for a stop after the step; the second acts at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup asked for it to be ignored
-            numbers.append(signal.SIGHUP)
-        if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-            numbers = []
-        self._old = {number: signal.signal(number, self._ask) for number in numbers}
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            _leave_terminal()
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        with contextlib.suppress(RuntimeError, OSError):  # the signal came in the middle of a print; nobody reads it
-            print("stopping after this step …", file=sys.stderr)
-
-    def restore(self) -> None:
-        """Give the signals back."""
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-
-def _leave_terminal() -> None:
-    """Print nowhere from now on, where the terminal is gone: an error while printing must not cost the checkpoint."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        if os.isatty(stream):
-            os.dup2(nowhere, stream)
-    os.close(nowhere)
 
 
 def execute(
@@ -83,6 +45,7 @@ def execute(
     as_json: bool,
     again: str | None = None,
     quiet: bool = False,
+    ranks: Ranks | None = None,
 ) -> None:
     """Train and evaluate; everything is left in the run folder.
 
@@ -95,23 +58,30 @@ def execute(
         as_json: print the table as JSON; with no table nothing.
         again: what an interrupted user is told to do; to resume, if None.
         quiet: print no table, and progress on stderr.
+        ranks: who trains together; this is the first of them, and the others :func:`dlr_cli.following.follow` it.
     """
+    ranks = ranks or Ranks()
     console = open_console(stderr=as_json or quiet)
     path = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-    again = again or f"dlr run --resume {path}"
-    check_free(path, resume=resume, overwrite=overwrite)
-    loggers = Loggers.build(config.loggers, host, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
-    with console.status("loading the main model …"):
-        trainer = build_trainer(config, host)
-        digest = trainer.env.engine.decoder.fingerprint()
+    again = again or f"dlr run --resume {path}" + (f" --ranks {ranks.size}" if ranks.size > 1 else "")
+    with ranks.agreeing():
+        check_free(path, resume=resume, overwrite=overwrite)
+        loggers = Loggers.build(config.loggers, host, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+        with console.status("loading the main model …"):
+            trainer = build_trainer(config, host, ranks)
+            digest = trainer.env.engine.decoder.fingerprint()
+    ranks.same(WHAT, digest)
     folder = RunFolder(path, resume=resume, overwrite=overwrite)
     try:
         parameters, where = _count(trainer), place(trainer.env.engine.decoder)
         stopped: str | None = None
-        if resume:
-            with console.status("restoring the newest checkpoint …"):
-                stopped = go_on(trainer, path, read_manifest(path), config, {"digest": digest, **where})
-        folder.manifest(config, digest, main_model=where, parameters=parameters, plugins=host.distributions)
+        with ranks.agreeing():
+            if resume:
+                with console.status("restoring the newest checkpoint …"):
+                    stopped = go_on(trainer, path, read_manifest(path), config, {"digest": digest, **where})
+        several = {"ranks": ranks.size} if ranks.size > 1 else {}
+        lead(ranks, path if resume else None, bool(stopped))
+        folder.manifest(config, digest, main_model=where, parameters=parameters, plugins=host.distributions, **several)
         if resume:
             folder.truncate_logs(trainer.step_number)
             folder.note_resume(trainer.step_number)
@@ -197,7 +167,8 @@ def _train(
         Whether it was not the user, and why a logger wanted it to end.
     """
     reason = None
-    stop = Stop()
+    ranks = trainer.ranks
+    stop = Stop(ranks)
     checkpoints = Checkpoints(folder.path, config.checkpoint, read_log(folder.path, "metrics"))
     progress = RunProgress(console, steps=trainer.total_steps, minutes=config.minutes, done=trainer.step_number)
     try:
@@ -208,13 +179,15 @@ def _train(
                 reason = loggers.step(metrics)
                 progress.update(metrics, trainer.seconds)
                 require_finite(trainer, folder.path)
-                if reason or stop.asked:
+                if ranks.any(bool(reason) or stop.asked):
+                    stop.asked = stop.asked or not reason  # else it was another rank that was asked
                     break
                 if checkpoints.due(trainer.step_number) and not trainer.updates.in_row:  # steps left out may come again
                     folder.sync()
                     checkpoints.save(trainer)
         folder.sync()
         checkpoints.save(trainer, stopped=reason)
+        part(trainer, ranks)
     finally:
         stop.restore()
     return not stop.asked, reason

@@ -249,6 +249,7 @@ class Engine:
         *,
         seed: int,
         opening: str = "",
+        first: int = 0,
     ) -> tuple[Completions, list[Sample]]:
         """Completions sampled token by token at temperature 1, one per item; the episodes are left as they are.
 
@@ -259,8 +260,9 @@ class Engine:
             latents_NTD: one chain per item.
             seed: of the generators that tokens are drawn from.
             opening: text that every completion begins with; it counts as part of the completion.
+            first: number of the first item among those that are drawn with this seed, here and elsewhere.
         """
-        generators = [np.random.default_rng((seed, number)) for number in range(len(items))]
+        generators = [np.random.default_rng((seed, first + number)) for number in range(len(items))]
         ready = self.inject(cache, latents_NTD, rows_N)
         ids = torch.tensor(self.decoder.encode(opening), dtype=torch.long, device=self.decoder.device)
         given_NPH = self.decoder.embedding_table()[ids].expand(len(items), -1, -1)

@@ -265,3 +265,10 @@ def not_finite(first: int, last: int) -> None:
         return (loss * float("nan") if first <= next(count) <= last else loss), logs
 
     Pathwise.__call__ = wrapped  # type: ignore[method-assign]
+
+
+def ranked(rank: int, size: int, meeting: str) -> None:
+    """No fault: one of several ranks, as a launcher starts them."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    os.environ |= {"DLR_RANKS_MEETING": meeting, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
