@@ -36,10 +36,14 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+NORM = 10
+"""How many times further apart than all else gradients' norms may be: of 50, made of terms that cancel."""
+
+
 def apart(one, other):
     """The largest difference of any metric but clocks and costs, and where it is; what is no number must be the same.
 
-    Of numbers above one it is the relative difference: a gradient's norm may be thirty. Losses are taken as they are.
+    Of numbers above one it is the relative difference. Losses are taken as they are.
     """
     worst = (0.0, "")
     assert [row["step"] for row in one] == [row["step"] for row in other]
@@ -47,7 +51,7 @@ def apart(one, other):
         assert set(was) - OWN == set(now) - OWN
         for key in set(was) - OWN - COST:
             if isinstance(was[key], int | float):
-                unit = 1.0 if key == "loss" else max(1.0, abs(was[key]))
+                unit = 1.0 if key == "loss" else max(1.0, abs(was[key])) * (NORM if key == "grad_norm" else 1)
                 worst = max(worst, (abs(was[key] - now[key]) / unit, f"{key} of step {was['step']}"))
             else:
                 assert was[key] == now[key], key
