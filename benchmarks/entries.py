@@ -39,6 +39,11 @@ ABOUT = {
         0.7,
     ),
     "env_overhead": About("overhead.py", "seconds in the main model's forward passes ÷ seconds of `step`", 0.97),
+    "step_overlap": About(
+        "overlap.py",
+        "seconds of a training step that judges and then goes on ÷ one that judges beside the main model",
+        1.0,
+    ),
     "sb3_adapter_n32": About("sb3_adapter.py", "steps/s of `SB3VecEnv` ÷ `DummyVecEnv`, 32 sub-environments", 10.0),
     "memory_vs_grpo": About("memory.py", "peak memory of TRL's full GRPO ÷ ours with full stores, same batch", 3.0),
     "learn_vs_grpo": About(

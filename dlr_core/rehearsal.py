@@ -1,12 +1,14 @@
 """What a run does with its successes: find more of them, remember them, raise their likelihood under new latents."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dlr_core.advantages import RARITY_FLOOR
+from dlr_core.aside import Pending
 from dlr_core.config import ReplaySettings
 from dlr_core.everyone import joined_completions, joined_prompts, nothing_completed
 from dlr_core.frontier import Frontier, Prompt, fill, prompts, restore_prompts
@@ -15,8 +17,19 @@ from dlr_core.replay import ReplayBuffer, Success, stack
 from dlr_core.rollout import Collector, correctness, repeats
 
 Metrics = dict[str, Any]
+Judging = Pending[list[Sample]]
 SURPRISE = (0.05, 3.0)
 """Bounds, in nats, of the loss that a replayed success is weighed by: prioritised replay (Schaul et al. 2016)."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Completions of some prompts, as many of each."""
+
+    prompts_B: Sequence[Prompt]
+    completions: Completions
+    judging: Judging | None
+    """Their verdicts, on their way; None where this rank has written none of them."""
 
 
 class Rehearsal:
@@ -80,7 +93,9 @@ class Rehearsal:
         tries, openings = self.settings.tries, self.openings
         plan = [(new, openings[0], tries)]
         plan += [(again, text, len(range(place, tries, len(openings)))) for place, text in enumerate(openings)]
-        samples = [sample for prompts_B, opening, count in plan for sample in self._attempt(prompts_B, opening, count)]
+        with self.collector.frozen.watch(self.collector.verifying):  # while one is judged, the next is written
+            attempts = [self._attempt(prompts_B, text, count) for prompts_B, text, count in plan if prompts_B and count]
+            samples = [sample for attempt in attempts for sample in self._learned(attempt)]
         solved = {sample.question for sample in samples if sample.correct}
         for question in solved:
             self.frontier.solve(question)
@@ -92,25 +107,26 @@ class Rehearsal:
             "frontier": len(self.frontier.waiting),
         }
 
-    def _attempt(self, prompts_B: Sequence[Prompt], opening: str, count: int) -> list[Sample]:
-        """``count`` completions of each prompt, sampled token by token; what is right is remembered."""
-        if not prompts_B or not count:
-            return []
-        ranks, device = self.ranks, self.collector.device
-        own = ranks.share(len(prompts_B))
-        rows = slice(own.start * count, own.stop * count)
+    def _attempt(self, prompts_B: Sequence[Prompt], opening: str, count: int) -> Attempt:
+        """``count`` completions of each prompt, sampled token by token; of several ranks, this one's share."""
+        own = self.ranks.share(len(prompts_B))
         seed = int(torch.randint(2**31, (), generator=self.collector.generator))
-        noise_NTD = self._noise(len(prompts_B) * count)[rows]
-        completions, judged = nothing_completed(device), list[Sample]()
-        if len(noise_NTD):
-            completions, judged = self._sampled(prompts_B[own], opening, noise_NTD, seed, rows.start)
-        completions, judged = joined_completions(ranks, completions), ranks.join(judged)
-        self.remember(prompts_B, completions, correctness(judged).view(-1, count))
+        noise_NTD = self._noise(len(prompts_B) * count)
+        if own.start == own.stop:
+            return Attempt(prompts_B, nothing_completed(self.collector.device), None)
+        rows = slice(own.start * count, own.stop * count)
+        return Attempt(prompts_B, *self._sampled(prompts_B[own], opening, noise_NTD[rows], seed, rows.start))
+
+    def _learned(self, attempt: Attempt) -> list[Sample]:
+        """All ranks' samples of an attempt; what is right among them is remembered."""
+        own = [] if attempt.judging is None else attempt.judging.result()
+        completions, judged = joined_completions(self.ranks, attempt.completions), self.ranks.join(own)
+        self.remember(attempt.prompts_B, completions, correctness(judged).view(len(attempt.prompts_B), -1))
         return judged
 
     def _sampled(
         self, prompts_B: Sequence[Prompt], opening: str, noise_NTD: Tensor, seed: int, first: int
-    ) -> tuple[Completions, list[Sample]]:
+    ) -> tuple[Completions, Judging]:
         """Completions of as many chains of each prompt as there is noise for; the first is number ``first`` of all."""
         count = len(noise_NTD) // len(prompts_B)
         fill(prompts_B, self.env.engine.prefill)
@@ -120,11 +136,9 @@ class Rehearsal:
         with torch.no_grad():
             chains = self.collector.sample(states_BSH.float(), mask_BS, noise_NTD)
         items = [prompt.item for prompt in prompts_B for _ in range(count)]
-        done: tuple[Completions, list[Sample]]
-        with self.collector.frozen.watch(self.collector.verifying):
-            done = self.env.engine.complete(
-                items, cache, rows_N, chains.actions_NTD, seed=seed, opening=opening, first=first
-            )
+        done: tuple[Completions, Judging] = self.env.engine.complete(
+            items, cache, rows_N, chains.actions_NTD, seed=seed, opening=opening, first=first
+        )
         return done
 
     def _draw_new(self, count: int) -> list[Prompt]:

@@ -288,11 +288,11 @@ class Trainer:
         mean_BTD = self.collector.sample(states_BSH, mask_BS, zero).actions_NTD
         count = self.config.decodes
         latents_NTD = mean_BTD.repeat_interleave(count, 0)
-        _, samples = engine.complete(
+        _, judged = engine.complete(
             engine.items, engine.cache, engine.rows_N, latents_NTD,
             seed=self.config.seed + self.step_number, first=self.first_row,
         )  # fmt: skip
-        return distinct_answers(samples, count)
+        return distinct_answers(judged.result(), count)
 
 
 def _combine(gathered: list[Metrics]) -> Metrics:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlr_core.aside import Aside, Pending
 from dlr_core.errors import ActionError, PluginError
 from dlr_core.protocols import Decoder, Reward, Space, Task
 from dlr_core.records import Completions, Item, PromptCache, Sample
@@ -68,6 +69,7 @@ class Engine:
         self.temperature, self.max_new_tokens = temperature, max_new_tokens
         self.judge_seconds = judge_seconds
         self.items: list[Item] = []
+        self._beside = Aside()
 
     @property
     def action_width(self) -> int:
@@ -126,11 +128,13 @@ class Engine:
             states = self.space.observe(self.cache.select(self.rows_N), self.actions_NtD)
         return states.float().cpu().numpy().copy()
 
-    def act(self, actions: Any, generators: Sequence[np.random.Generator]) -> tuple[Floats, Outcome | None]:
+    def act(self, actions: Any, generators: Sequence[np.random.Generator]) -> tuple[Floats, Pending[Outcome] | None]:
         """Take one flat action (N, latents_per_step·D) per episode.
 
         Returns:
-            The next observations, and the outcome once the last latent is in (nothing is left to observe then: zeros).
+            The next observations, and once the last latent is in the outcome (nothing is left to observe then: zeros).
+            Everything is decoded by then; verdicts and rewards are still being given, while the caller may begin the
+            next episodes.
 
         Raises:
             ActionError: wrong shape, not finite, or the episodes have ended.
@@ -150,14 +154,20 @@ class Engine:
         return np.zeros((len(self.items), self.decoder.hidden_size), np.float32), self._finish(generators)
 
     @torch.no_grad()
-    def _finish(self, generators: Sequence[np.random.Generator]) -> Outcome:
+    def _finish(self, generators: Sequence[np.random.Generator]) -> Pending[Outcome]:
         ready = self.inject(self.cache, self.actions_NtD, self.rows_N)
         completions = self.decode(ready, generators)
-        several = [item for item in self.items for _ in range(self.decodes_per_chain)]
+        return self._beside.start(self._outcome, self.items, completions, self.cache, self.rows_N)
+
+    def _outcome(self, items: list[Item], completions: Completions, cache: PromptCache, rows_N: Tensor) -> Outcome:
+        several = [item for item in items for _ in range(self.decodes_per_chain)]
         samples = self.judge(several, completions)
         rewards = np.array([self._reward_of(sample) for sample in samples], np.float32)
-        rewards_NM = rewards.reshape(len(self.items), self.decodes_per_chain)
-        return Outcome(self.items, samples, rewards_NM, completions, self.cache, self.rows_N)
+        return Outcome(items, samples, rewards.reshape(len(items), -1), completions, cache, rows_N)
+
+    def abandon(self) -> None:
+        """End the episodes as they are: a reset must follow."""
+        self.items = []
 
     @torch.no_grad()
     def decode(self, ready: PromptCache, generators: Sequence[np.random.Generator]) -> Completions:
@@ -250,8 +260,10 @@ class Engine:
         seed: int,
         opening: str = "",
         first: int = 0,
-    ) -> tuple[Completions, list[Sample]]:
+    ) -> tuple[Completions, Pending[list[Sample]]]:
         """Completions sampled token by token at temperature 1, one per item; the episodes are left as they are.
+
+        The task's verdicts are still being given when they are returned.
 
         Args:
             items: N questions.
@@ -275,7 +287,7 @@ class Engine:
             [opening + text for text in done.texts],
             done.ended_N,
         )
-        return done, self.judge(items, done)
+        return done, self._beside.start(self.judge, items, done)
 
 
 def _one_number(given: Any) -> float | None:

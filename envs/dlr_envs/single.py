@@ -57,7 +57,8 @@ class LatentEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: NDArray[Any]) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
         """Give the next latents; the episode terminates with the last of them."""
-        observation, outcome = self.engine.act(as_array(action)[None], [self.np_random])
-        if outcome is None:
+        observation, ending = self.engine.act(as_array(action)[None], [self.np_random])
+        if ending is None:
             return observation[0], 0.0, False, False, {}
+        outcome = ending.result()
         return observation[0], float(outcome.rewards_N[0]), True, False, dict(self.engine.describe(outcome, 0))

@@ -141,16 +141,21 @@ class LatentVectorEnv(VectorEnv[Any, Any, Any]):
         Raises:
             ActionError: bad actions, or an episode that has ended.
         """
-        observation, outcome = self.engine.act(actions, self.generators)
+        observation, ending = self.engine.act(actions, self.generators)
         no, zeros = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, np.float64)
-        if outcome is None:
+        if ending is None:
             return observation, zeros, no, no.copy(), {}
-        self.finished = outcome
+        again = self.autoreset_mode != AutoresetMode.DISABLED
+        following, info = self._begin() if again else (observation, {})  # the next prompts are read …
+        try:
+            self.finished = outcome = ending.result()  # … while the verdicts on these completions are given
+        except BaseException:
+            self.engine.abandon()
+            raise
         rewards = outcome.rewards_N.astype(np.float64)
         ended = self._info([self.engine.describe(outcome, number) for number in range(self.num_envs)])
-        if self.autoreset_mode == AutoresetMode.DISABLED:
+        if not again:
             return observation, rewards, ~no, no, ended
-        following, info = self._begin()
         last = np.empty(self.num_envs, object)
         last[:] = list(observation)
         info["final_obs"], info["_final_obs"] = last, ~no

@@ -414,6 +414,32 @@ def test_new_questions_begin_with_the_first_opening_and_unsolved_ones_with_each_
     assert all(tokenizer.decode(list(entry.ids)).startswith("3") for entry in rehearsal.buffer.entries)
 
 
+def test_an_attempt_of_the_search_is_judged_while_the_next_is_written(configure, host, monkeypatch):
+    config = configure(
+        task={"wanted": "7", "questions": 400},
+        replay={"chains": 4, "capacity": 64, "search": 3, "fresh": 1, "tries": 2, "openings": ["2", "3"]},
+    )
+    rehearsal = build_trainer(config, host).rehearsal
+    rehearsal.search()  # from now on there are unsolved questions: three attempts, one after the other
+    engine, decoded, last = rehearsal.env.engine, [], threading.Event()
+    decode, score = engine.decoder.decode, engine.task.score
+
+    def counted(*args, **kwargs):
+        decoded.append(decode(*args, **kwargs))
+        if len(decoded) == 3:
+            last.set()
+        return decoded[-1]
+
+    def late(*args):
+        assert last.wait(20.0), "the last attempt waits for this verdict"
+        return score(*args)
+
+    monkeypatch.setattr(engine.decoder, "decode", counted)
+    monkeypatch.setattr(engine.task, "score", late)
+    assert rehearsal.search()["search_decodes"] == 3 * 2
+    assert len(decoded) == 3
+
+
 @pytest.mark.parametrize("updates", [1, 3])
 def test_each_replay_update_trains_on_as_many_successes(configure, host, updates):
     config = configure(steps=6, replay={"chains": 8, "capacity": 16, "search": 0, "updates": updates})
