@@ -80,6 +80,7 @@ class BatchSettings(Section):
     samples: int = Field(8, ge=1, le=65536, description="G, latent chains sampled per question.")
     decodes: int | None = Field(None, ge=1, description="K, chains decoded per question; all G if not given.")
     epochs: int = Field(1, ge=1, description="Updates on each step's chains.")
+    accumulate: int = Field(1, ge=1, le=1024, description="Rollouts, of B questions each, that an update is made of.")
     resample_dead: int = Field(0, ge=0, le=1024, description="Extra rollouts a step may make to replace dead groups.")
 
 
@@ -366,6 +367,8 @@ def _contradictions(config: RunConfig, host: PluginHost) -> list[str]:
         found.append(f"batch.decodes: expected at most batch.samples={config.batch.samples}, got {config.decodes}")
     if config.batch.questions * config.batch.samples > MOST_CHAINS:
         found.append(f"batch.questions × batch.samples: expected at most {MOST_CHAINS} chains in a step")
+    if config.batch.accumulate > 1 and config.batch.epochs > 1:
+        found.append("batch.accumulate: expected 1 where batch.epochs is above 1: earlier rollouts are gone by then")
     rows = control_rows(host)
     found += [f"eval.controls: {unknown_name('row', n, rows)}" for n in config.eval.controls or () if n not in rows]
     if config.steps is None and config.minutes is None:

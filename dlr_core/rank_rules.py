@@ -13,6 +13,7 @@ from dlr_core.ranks import Ranks
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 """Accelerate's mixed precision, and what the frozen model is held in for it."""
+ACCUMULATION = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
 UNUSED = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -23,35 +24,48 @@ UNUSED = {
 def for_ranks(config: RunConfig, host: PluginHost, size: int) -> RunConfig:
     """The settings as so many ranks take them: with what Accelerate's own settings ask of a run.
 
-    Its mixed precision is the frozen model's: ``decoder.dtype``, where that is ``auto``. What learns stays float32.
+    Its mixed precision is the frozen model's: ``decoder.dtype``, where that is ``auto``. What learns stays float32. Its
+    gradient accumulation is ``batch.accumulate``.
 
     Raises:
         ConfigError: with everything that does not go with ranks, or that Accelerate asks for in vain.
     """
-    asked, dtype = os.environ.get("ACCELERATE_MIXED_PRECISION", "no"), config.decoder.dtype
-    problems = _of_accelerate(asked, dtype) if size > 1 else []
-    if size > 1:
-        problems += _of_settings(config, host, size)
+    if size == 1:
+        return config
+    problems = [*_of_accelerate(config), *_of_settings(config, host, size)]
     if problems:
         raise ConfigError(*problems)
-    if size == 1 or asked not in DTYPES:
-        return config
-    return config.model_copy(update={"decoder": config.decoder.model_copy(update={"dtype": DTYPES[asked]})})
+    dtype = DTYPES.get(_asked("ACCELERATE_MIXED_PRECISION", "no"), config.decoder.dtype)
+    accumulate = max(config.batch.accumulate, int(_asked(ACCUMULATION, "1")))
+    return config.model_copy(
+        update={
+            "decoder": config.decoder.model_copy(update={"dtype": dtype}),
+            "batch": config.batch.model_copy(update={"accumulate": accumulate}),
+        }
+    )
 
 
-def _of_accelerate(asked: str, dtype: str) -> list[str]:
+def _asked(variable: str, usual: str) -> str:
+    """What Accelerate's launcher has put into the environment."""
+    return os.environ.get(variable, usual)
+
+
+def _of_accelerate(config: RunConfig) -> list[str]:
     found = []
+    asked, dtype = _asked("ACCELERATE_MIXED_PRECISION", "no"), config.decoder.dtype
     if asked != "no" and (asked not in DTYPES or dtype not in ("auto", DTYPES[asked])):
         fits = f"{DTYPES[asked]} or auto" if asked in DTYPES else f"another: {', '.join(DTYPES)}, or no"
         found.append(f"accelerate's mixed_precision={asked} with decoder.dtype={dtype}: expected {fits}")
-    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
-    if steps != "1":
+    steps, own = _asked(ACCUMULATION, "1"), config.batch.accumulate
+    if not steps.isdecimal() or int(steps) < 1 or (own > 1 and steps not in ("1", str(own))):
+        fits = "a whole number above 0" if own == 1 else f"1 or {own}, as batch.accumulate"
+        found.append(f"accelerate's gradient_accumulation_steps: expected {fits}, got {steps}")
+    elif int(steps) > 1 and config.batch.epochs > 1:
         found.append(
-            f"accelerate's gradient_accumulation_steps: expected 1, got {steps}: a step's questions are all decoded "
-            "before its update; for less memory take more ranks, or fewer batch.questions"
+            f"accelerate's gradient_accumulation_steps={steps} with batch.epochs={config.batch.epochs}: expected 1"
         )
     for variable, name in UNUSED.items():
-        if os.environ.get(variable, "").lower() in ("1", "true"):
+        if _asked(variable, "").lower() in ("1", "true"):
             found.append(f"accelerate's {name}: every rank holds the whole frozen model; launch with --multi_gpu")
     return found
 

@@ -201,11 +201,11 @@ class Trainer:
         return {**unseen, "decodes": 0, "tokens": 0, "loss": float(loss.detach()), "grad_norm": norm, **logs}
 
     def _learn(self, estimator: Any) -> Metrics:
-        """Roll out until enough groups are alive (or once), accumulate gradients, update, remember successes."""
+        """Roll out as often as an update takes, and on until enough groups are alive; update, remember successes."""
         gathered: list[Metrics] = []
         questions, alive = self.config.batch.questions, 0
-        tries = 1 + self.config.batch.resample_dead
-        while len(gathered) < tries and (not gathered or alive < questions):
+        least, more = self.config.batch.accumulate, self.config.batch.resample_dead
+        while len(gathered) < least or (len(gathered) < least + more and alive < least * questions):
             with self.ledger.phase("rollout"):
                 rollout = self.collector.collect(gold=False)
             everyone = self.collector.joined(rollout)
@@ -217,10 +217,7 @@ class Trainer:
             done = self.env.finished
             made = prompts(done.items, done.cache, done.rows_N)[:: self.config.decodes]
             self.rehearsal.take(made, done.completions, everyone.batch.each.correct_BKM.flatten(1))
-        if tries > 1 and alive:
-            for parameter in self.parameters:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(questions / alive)
+        self._scale_gradients(questions / alive if more and alive else 1 / least)
         with self.ledger.phase("search"):
             search_logs = self.rehearsal.search()
         with self.ledger.phase("replay"):
@@ -238,6 +235,12 @@ class Trainer:
             self.updates.backward(estimator(self.collector.refresh(rollout.batch))[0])
             self.updates.apply()
         return {**_combine(gathered), **search_logs, **replay_logs, "grad_norm": norm}
+
+    def _scale_gradients(self, factor: float) -> None:
+        if factor != 1:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
 
     def _accumulate(self, estimator: Any, batch: StepBatch, everyone: StepBatch) -> Metrics:
         """Gradients of one rollout's loss; the scorer learns from its outcome.

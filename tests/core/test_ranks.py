@@ -155,7 +155,7 @@ def test_accelerates_precision_is_the_frozen_models(host, monkeypatch, asked, dt
     ("name", "value", "expected"),
     [
         ("ACCELERATE_MIXED_PRECISION", "fp8", "mixed_precision=fp8 with decoder.dtype=auto: expected another"),
-        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "gradient_accumulation_steps: expected 1, got 4"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "x", "gradient_accumulation_steps: expected a whole number above 0"),
         ("ACCELERATE_USE_FSDP", "true", "FSDP: every rank holds the whole frozen model"),
     ],
 )
@@ -163,3 +163,16 @@ def test_what_accelerate_asks_for_in_vain_is_said(host, monkeypatch, name, value
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=expected):
         for_ranks(resolve({}, host), host, 2)
+
+
+def test_accelerates_gradient_accumulation_is_the_run_s(host, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert for_ranks(resolve({}, host), host, 2).batch.accumulate == 4
+    assert for_ranks(resolve({"batch": {"accumulate": 4}}, host), host, 2).batch.accumulate == 4
+    assert for_ranks(resolve({}, host), host, 1).batch.accumulate == 1
+    for batch, expected in (
+        ({"accumulate": 2}, "expected 1 or 2, as batch.accumulate"),
+        ({"epochs": 2}, "with batch.epochs=2"),
+    ):
+        with pytest.raises(ConfigError, match=expected):
+            for_ranks(resolve({"batch": batch}, host), host, 2)

@@ -481,6 +481,29 @@ def test_a_step_averages_its_gradient_over_the_groups_that_are_alive(configure, 
         assert m["dead_groups"] == 3 * rollouts or m["grad_norm"] == pytest.approx(8**0.5)
 
 
+def test_the_gradients_of_accumulated_rollouts_are_averaged(configure, host):
+    def gradients(accumulate, steps):
+        batch = {"questions": 3, "samples": 2, "accumulate": accumulate}
+        still = {"lr": 1e-30, "chart_lr": 1e-30, "warmup": 0}
+        trainer = build_trainer(configure(replay={"chains": 0}, batch=batch, optim=still, probe={"every": 0}), host)
+        found, apply = [], trainer.updates.apply
+
+        def noted():
+            found.append([p.grad.clone() for p in trainer.parameters if p.grad is not None])
+            return apply()
+
+        trainer.updates.apply = noted
+        rows = [trainer.step() for _ in range(steps)]
+        return found, rows
+
+    apart, rows = gradients(1, 3)
+    (together,), (row,) = gradients(3, 1)
+    for mean, parts in zip(together, zip(*apart, strict=True), strict=True):
+        torch.testing.assert_close(mean, sum(parts) / 3)
+    assert row["decodes"] == sum(one["decodes"] for one in rows) == 3 * 6
+    assert row["reward"] == pytest.approx(sum(one["reward"] for one in rows) / 3)
+
+
 # ---- what a plugin may break ---------------------------------------------------------------------------------------
 
 
