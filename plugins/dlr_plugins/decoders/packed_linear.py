@@ -27,9 +27,10 @@ def pack(model: nn.Module) -> list["PackedLinear"]:
     """
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear]
     size = sum(layer.weight.nbytes for layer in layers)
+    hooked = any(hasattr(layer, "_hf_hook") for layer in layers)  # its weights come and go
     fitting = LEAST_BYTES <= size <= MOST_OF_MEMORY * psutil.virtual_memory().total
     plain = all(layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32 for layer in layers)
-    if not (fitting and plain and torch.backends.mkldnn.is_available()):
+    if hooked or not (fitting and plain and torch.backends.mkldnn.is_available()):
         return []
     packed = [PackedLinear(layer) for layer in layers]
     for one in packed:
