@@ -160,7 +160,9 @@ class PromptCache:
             return self
         rows_N = self.trunk.rows_N
         keys = (torch.cat([t[rows_N.to(t.device)], k], 2) for t, k in zip(self.trunk.keys, self.keys, strict=True))
-        values = (torch.cat([t[rows_N.to(t.device)], v], 2) for t, v in zip(self.trunk.values, self.values, strict=True))
+        values = (
+            torch.cat([t[rows_N.to(t.device)], v], 2) for t, v in zip(self.trunk.values, self.values, strict=True)
+        )
         return replace(self, keys=tuple(keys), values=tuple(values), trunk=None)
 
     def crop(self, end: int) -> "PromptCache":

@@ -35,7 +35,9 @@ class Two(TorchDispatchMode):
 
 
 def compute(func, args, kwargs):
-    args, kwargs = tree_map(lambda it: Elsewhere(torch.empty(it.shape, dtype=it.dtype)) if hollow(it) else it, (args, kwargs))
+    args, kwargs = tree_map(
+        lambda it: Elsewhere(torch.empty(it.shape, dtype=it.dtype)) if hollow(it) else it, (args, kwargs)
+    )
     tensors = [given for given in tree_flatten((args, kwargs))[0] if isinstance(given, torch.Tensor)]
     there = [given for given in tensors if isinstance(given, Elsewhere)]
     name = func.overloadpacket.__name__
@@ -44,9 +46,9 @@ def compute(func, args, kwargs):
         kwargs = {**kwargs, "device": torch.device("cpu")}
     else:
         to = PLACE if there else torch.device("cpu")
-    free = name in ("copy_", "_to_copy", "index", "index_put_", "_index_put_impl_")
+    free = name in ("copy_", "_to_copy")
     here = [given for given in tensors if not isinstance(given, Elsewhere) and given.dim()]
-    if there and here and not (free and isinstance(args[0], Elsewhere)) and name not in ("copy_", "_to_copy"):
+    if there and here and not free:
         raise RuntimeError(f"{name}: tensors on two devices: {[tuple(t.shape) for t in tensors]}")
     args, kwargs = tree_map(lambda it: it.held if isinstance(it, Elsewhere) else it, (args, kwargs))
     out = func(*args, **kwargs)

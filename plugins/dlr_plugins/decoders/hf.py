@@ -26,12 +26,13 @@ from dlr_plugins.decoders.drawing import Generators, check_generators
 from dlr_plugins.decoders.first_layer import Captured, FirstLayer
 from dlr_plugins.decoders.flops import token_flops
 from dlr_plugins.decoders.loading import load
+from dlr_plugins.decoders.outline import Outline
 from dlr_plugins.decoders.packed_linear import pack
 from dlr_plugins.decoders.prompt_limits import check_room, positions_of, usable
 from dlr_plugins.decoders.replaceable import replace_attention
 from dlr_plugins.decoders.shared_stepper import SharedStepper
-from dlr_plugins.decoders.teacher_forced import TeacherForced
 from dlr_plugins.decoders.spreading import DeviceMap, Memory, gather, is_spread, placement, real_weight
+from dlr_plugins.decoders.teacher_forced import TeacherForced
 from dlr_plugins.decoders.text import PromptText
 
 BEGINNINGS = 8
@@ -43,6 +44,8 @@ class HFDecoder(PromptText):
     """A frozen causal language model: prefill once, inject, decode once."""
 
     reports_entropy = True
+    copies_prompts = False
+    """Whether chains of a question have a copy of its prompt each while they are decoded."""
 
     class Options(BaseModel):
         """Settings of ``hf``."""
@@ -79,6 +82,12 @@ class HFDecoder(PromptText):
             self.flops_per_token = token_flops(self.model)
             self.kv_sizes, self._template, probe = self._probe()
             self.shares_prompts = self._can_share(probe)
+
+    @classmethod
+    def outline(cls, options: Options) -> Outline:
+        """The model without its weights; ModelError if its files are not here."""
+        spread = options.device_map != "none"
+        return Outline(options.model, options.device, options.dtype, copies_prompts=cls.copies_prompts, spread=spread)
 
     def _end_ids(self) -> Tensor:
         ends = self.model.generation_config.eos_token_id

@@ -60,7 +60,9 @@ def placement(device: str, device_map: DeviceMap, max_memory: Memory, offload_fo
     for place, size in max_memory.items():
         memory[int(place) if place.isdecimal() else place] = int(size) if size.isdecimal() else size
         if place.isdecimal() and int(place) >= torch.cuda.device_count():
-            raise ConfigError(f"decoder.max_memory: device {place}, but there are {torch.cuda.device_count()} GPUs here")
+            raise ConfigError(
+                f"decoder.max_memory: device {place}, but there are {torch.cuda.device_count()} GPUs here"
+            )
     wanted: dict[str, Any] = {"device_map": device_map, "max_memory": memory or None}
     return {**wanted, "offload_folder": offload_folder} if offload_folder else wanted
 
@@ -90,8 +92,9 @@ def gather(model: Any) -> torch.device:
             places = sorted({str(place) for place in model.hf_device_map.values()} & {"cpu", "disk"})
             log.warning(
                 "%s: %.3g MB of its weights are kept on %s: every pass reads them from there, and a pass with "
-                "gradients holds them all until it has gone back", type(model).__name__, away / 1e6, " and ".join(places)
-            )  # fmt: skip
+                "gradients holds them all until it has gone back",
+                *(type(model).__name__, away / 1e6, " and ".join(places)),
+            )
     device: torch.device = table.device
     return device
 
