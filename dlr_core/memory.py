@@ -118,6 +118,14 @@ def prompt_bytes(model: ModelSize, positions: int) -> int:
     return positions * (model.cache_width + model.hidden) * model.number
 
 
+def one_pass(model: ModelSize, run: RunSize, rows: int, groups: int) -> tuple[int, int]:
+    """How many of so many completions, on so many prompts, are scored in one pass, and on how many prompts."""
+    new = max(1, run.pending + run.tokens - 1)
+    passes = -(-rows * new // model.pass_positions) or 1
+    rows = -(-rows // passes)
+    return rows, min(groups, rows) if run.residual else rows
+
+
 def pass_bytes(model: ModelSize, run: RunSize, rows: int, groups: int) -> int:
     """What one scoring pass with gradients keeps of the frozen model until it has gone back.
 
@@ -128,9 +136,7 @@ def pass_bytes(model: ModelSize, run: RunSize, rows: int, groups: int) -> int:
         groups: prompts that they go on from.
     """
     new = max(1, run.pending + run.tokens - 1)
-    passes = -(-rows * new // model.pass_positions) or 1
-    rows = -(-rows // passes)
-    groups = min(groups, rows) if run.residual else rows
+    rows, groups = one_pass(model, run, rows, groups)
     far, own = (run.prompt, run.latents + new) if run.residual else (0, run.prompt + run.latents + new)
     fed = rows * new
     half = model.number < SINGLE
@@ -210,14 +216,22 @@ def _decode(model: ModelSize, run: RunSize, prompts: int, rows: int, sampled: bo
 
 
 def _learn(model: ModelSize, run: RunSize, prompts: int, rows: int, group: int) -> dict[str, int]:
-    """Scoring completions with gradients: a pass, and of every row's latents the values and their gradients."""
+    """Scoring completions with gradients: a pass, and of every row's latents the values and their gradients.
+
+    What a pass reads is chosen and put in order before it: its rows twice, its prompts once.
+    """
     latents = rows * run.latents * model.cache_width * model.number
+    once, groups = one_pass(model, run, rows, -(-rows // group))
+    brought = (2 * once * run.latents + groups * run.prompt) * model.cache_width * model.number
     whole = 0 if run.residual else rows * run.prompt * model.cache_width * model.number
+    fed = 0 if run.residual else rows * run.latents * model.layers
+    query = model.heads * model.head_width
+    written = fed * ((model.inner + query) * model.number + 2 * model.hidden * SINGLE)
     half = model.number < SINGLE
     return {
         "prompts": prompts * prompt_bytes(model, run.prompt + run.latents),
-        "chains": COPIES * latents + whole,
-        "activations": pass_bytes(model, run, rows, -(-rows // group)),
+        "chains": COPIES * latents + brought + whole,
+        "activations": pass_bytes(model, run, rows, -(-rows // group)) + written,
         "logits": SLICE * model.vocabulary * (SINGLE + half * model.number),
     }
 

@@ -16,8 +16,8 @@ from dlr_core.timelimit import within
 
 ASSUMED = 64
 """Tokens of a prompt, where no question of the task can be had."""
-MARGIN = 1.1
-"""How much more than the plan a run is allowed for: it is a little below what was measured (docs/memory.md)."""
+MARGIN = 1.2
+"""How much more than the plan a run is allowed for: it is below what was measured (docs/memory.md)."""
 LONGEST = 64
 """Latents in a chain, of a space that names no bound."""
 PATIENCE = 20.0
@@ -101,6 +101,8 @@ def _run_size(config: RunConfig, host: PluginHost, outline: Any) -> tuple[RunSiz
     trained = sum(_count(part) for part in (*parts.values(), *(space.trainable() if space else ())))
     mine, replay = config.assistant.options, config.replay
     estimator = host.find("estimator", config.estimator.name).factory
+    known = config.space.name in host.names("space")  # else it is a saved one: kv, most often
+    shares = not known or bool(getattr(host.find("space", config.space.name).factory, "shares_prompts", False))
     return RunSize(
         questions=config.batch.questions,
         samples=config.batch.samples,
@@ -120,7 +122,7 @@ def _run_size(config: RunConfig, host: PluginHost, outline: Any) -> tuple[RunSiz
         stored=(replay.capacity + replay.frontier) if replay.chains else 0,
         sampled=config.decoder.temperature > 0,
         needs_gradient=getattr(estimator, "needs_gradient", True),
-        residual=bool(getattr(space, "shares_prompts", space is None)),
+        residual=shares,
     ), notes
 
 
@@ -141,7 +143,8 @@ def _made(host: PluginHost, kind: str, name: str, options: Any, notes: list[str]
 
 def _bound(config: RunConfig, host: PluginHost) -> int:
     """The most latents that the space's own options allow."""
-    options: Any = getattr(host.find("space", config.space.name).factory, "Options", None)
+    known = config.space.name in host.names("space")
+    options: Any = getattr(host.find("space", config.space.name).factory, "Options", None) if known else None
     field = options and options.model_fields.get("num_latents")
     return next((int(rule.le) for rule in (field.metadata if field else ()) if hasattr(rule, "le")), LONGEST)
 
@@ -153,7 +156,7 @@ def _count(part: Any) -> int:
 
 
 def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f}" if size else "0"
+    return f"{size / 1e6:,.0f}" if size >= 1e7 or not size else f"{size / 1e6:.2g}"
 
 
 def _gb(size: int) -> str:

@@ -5,6 +5,7 @@ import json
 import dlr_plugins.decoders.outline as outlines
 import pytest
 import torch
+from dlr_cli import planning
 from dlr_plugins.decoders.outline import Outline
 
 from dlr_core.config import resolve
@@ -62,11 +63,23 @@ def test_ranks_share_a_step_and_the_machine(dlr, tiny_model, monkeypatch):
     assert "(set: 2)" in shared
 
 
-def test_nothing_but_the_plan_changes_where_a_task_or_a_part_cannot_be_had(dlr, tiny_model, tmp_path):
-    err = planned(dlr, tiny_model, "--env", "dlr/GSM8K-v0", "--set", f"task.path={tmp_path / 'none.jsonl'}")
-    assert "assumed: prompts of 64 tokens" in err
-    err = planned(dlr, tiny_model, "--assistant", "softcot", "--set", "assistant.backbone=nowhere/at-all")
+def test_what_a_task_or_a_part_does_not_give_is_assumed_and_said(dlr, tiny_model, monkeypatch):
+    monkeypatch.setattr(planning, "calibration_questions", lambda task: [task.no_such_thing])
+    err = planned(dlr, tiny_model)
+    assert "assumed: prompts of 64 tokens (AttributeError" in err
+    err = planned(dlr, tiny_model, "--assistant", "softcot", "--set", "assistant.backbone=/nowhere/at/all")
     assert "not counted: parameters of assistant 'softcot'" in err
+
+
+def test_a_space_that_copies_prompts_holds_one_for_every_chain(dlr, tiny_model):
+    shared, copied = (cells(planned(dlr, tiny_model, "--space", name), "chains")[3] for name in ("kv", "steer"))
+    assert float(copied) > float(shared) > 0
+
+
+def test_a_saved_space_has_a_plan(dlr, tiny_model, tmp_path):
+    err = planned(dlr, tiny_model, "--space", tmp_path)
+    assert "not counted: parameters of space" in err
+    assert "together" in err
 
 
 def test_a_backend_without_an_outline_has_no_plan(dlr):

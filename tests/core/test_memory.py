@@ -50,6 +50,10 @@ def test_in_half_precision_norms_and_attention_still_keep_single_precision():
 
 def test_a_chain_that_shares_no_prompt_has_it_among_its_own():
     fed = replace(RUN, residual=False)
+    chains = plan(MODEL, fed).phases["update"]["chains"] - plan(MODEL, RUN).phases["update"]["chains"]
+    assert chains == (6 + 6 - 2) * 10 * 16 * 4
+    written = plan(MODEL, fed).phases["update"]["activations"] - pass_bytes(MODEL, fed, 6, 2)
+    assert written == 2 * 6 * 5 * (30 + 8 + 2 * 8) * 4
     layer = 18 * (30 + 8 + 2 * 8) + 18 * 2 * 2 * (10 + 11)
     assert pass_bytes(MODEL, fed, 3, groups=1) == 4 * (2 * layer + 3 * 21 * 16)
 
@@ -74,9 +78,12 @@ def test_a_rollout_holds_two_steps_prompts_and_room_for_what_its_chains_write():
     assert copied == rollout["chains"] + rows * row * 10
 
 
-def test_learning_holds_of_every_latent_four_tensors_and_one_pass():
+def test_learning_holds_of_every_latent_four_tensors_and_what_one_pass_reads():
     made = plan(MODEL, RUN).phases
-    assert made["update"]["chains"] == 4 * 6 * 5 * 16 * 4
+    assert made["update"]["chains"] == (4 * 6 * 5 + 2 * 6 * 5 + 2 * 10) * 16 * 4
+    assert made["replay"]["chains"] == (4 * 4 * 5 + 2 * 4 * 5 + 4 * 10) * 16 * 4
+    passes = plan(replace(MODEL, pass_positions=18), RUN).phases
+    assert passes["update"]["chains"] == (4 * 6 * 5 + 2 * 3 * 5 + 2 * 10) * 16 * 4
     assert made["update"]["activations"] == pass_bytes(MODEL, RUN, 6, 2)
     assert made["replay"]["activations"] == pass_bytes(MODEL, RUN, 4, 4)
     assert made["update"]["logits"] == 128 * 50 * 4

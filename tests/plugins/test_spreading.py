@@ -7,8 +7,11 @@ from dlr_plugins.decoders import hf
 from dlr_plugins.decoders.token_log_prob import token_log_prob
 from elsewhere import PLACE, Elsewhere, Two
 
+from dlr_core.assignments import merge, parse_assignment
+from dlr_core.config import resolve
 from dlr_core.errors import ConfigError, PluginError
 from dlr_core.frozen import Frozen
+from dlr_core.pipeline import build_trainer
 from dlr_core.replay import stack
 
 QUESTIONS = ["What is 2 + 2?", "Hi"]
@@ -162,6 +165,28 @@ def test_the_output_table_may_lie_on_another_device_than_the_states():
         found_M.sum().backward()
         torch.testing.assert_close(found_M, expected_M)
         torch.testing.assert_close(there.grad, here.grad)
+
+
+def test_a_run_on_a_model_partly_on_the_disk_is_the_run_on_the_whole(host, tiny_model, tmp_path):
+    def steps(*more):
+        values = {"decoder": {"model": str(tiny_model), "max_new_tokens": 5}, "task": {"pool": 40}, "loggers": []}
+        values["batch"] = {"questions": 2, "samples": 3}
+        values["replay"] = {"search": 3, "chains": 3}
+        for text in more:
+            merge(values, *parse_assignment(text))
+        trainer = build_trainer(resolve(values, host), host)
+        found = [trainer.step() for _ in range(3)]
+        return trainer.env.engine.decoder, [
+            [row[key] for key in ("reward", "grad_norm", "search_tokens")] for row in found
+        ]
+
+    whole, expected = steps()
+    folder = f"decoder.offload_folder={tmp_path / 'off'}"
+    parted, found = steps("decoder.device_map=auto", "decoder.max_memory=cpu=320KB", folder)
+    assert parted.spread
+    assert not whole.spread
+    assert parted.fingerprint() == whole.fingerprint()
+    assert found == [pytest.approx(row, rel=1e-3, abs=1e-5) for row in expected]
 
 
 @pytest.mark.parametrize(
