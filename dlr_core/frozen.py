@@ -19,8 +19,11 @@ class Frozen:
     def __init__(self, decoder: Any) -> None:
         """For a decoder; one without a module called ``model`` is only held to its digest."""
         model = getattr(decoder, "model", None)
-        self._named = dict(model.named_parameters()) if isinstance(model, nn.Module) else {}
+        self._model = model if isinstance(model, nn.Module) else nn.Module()
+        self._named = dict(self._model.named_parameters())
         self._versions = {name: parameter._version for name, parameter in self._named.items()}
+        self._passing = [name for name, parameter in self._named.items() if parameter.is_meta]
+        """Weights kept off the devices: what stands for them is another object after every pass."""
 
     def touched(self) -> str | None:
         """What was done to the main model; None if nothing was."""
@@ -28,6 +31,9 @@ class Frozen:
             if parameter._version != self._versions[name]:
                 return f"wrote to {name}"
             if parameter.requires_grad:
+                return f"made {name} trainable"
+        for name in self._passing:
+            if self._model.get_parameter(name).requires_grad:
                 return f"made {name} trainable"
         return None
 
@@ -53,6 +59,7 @@ class Frozen:
             PluginError: there is one.
         """
         own = {id(parameter): name for name, parameter in self._named.items()}
+        own |= {id(self._model.get_parameter(name)): name for name in self._passing}
         for parameter in parameters:
             if id(parameter) in own:
                 raise PluginError(f"{who} offers {own[id(parameter)]} of the main model for training: it is frozen")

@@ -74,6 +74,10 @@ def _of_settings(config: RunConfig, host: PluginHost, size: int) -> list[str]:
     found = []
     if config.batch.questions % size:
         found.append(f"batch.questions: expected a multiple of the {size} ranks, got {config.batch.questions}")
+    if config.decoder.options.get("device_map", "none") != "none":
+        found.append(
+            "decoder.device_map spreads one model over all devices, and every rank holds one: train it on one rank"
+        )
     if 0 < config.replay.chains < size:
         found.append(f"replay.chains: expected 0, or at least one for each of the {size} ranks")
     if config.replay.blur:

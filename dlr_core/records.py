@@ -105,7 +105,10 @@ class PromptCache:
     """
 
     keys: tuple[Tensor, ...]
-    """One (N, kv heads, S, head width) tensor per layer, already rotated where the model rotates keys."""
+    """One (N, kv heads, S, head width) tensor per layer, already rotated where the model rotates keys.
+
+    Of a model that is spread over devices each lies on its layer's; everything else on that of the inputs.
+    """
     values: tuple[Tensor, ...]
     mask_NS: Tensor
     """int64: 1 on real positions."""
@@ -131,8 +134,8 @@ class PromptCache:
     def select(self, rows_M: Tensor) -> "PromptCache":
         """The cache of chosen rows, repeats allowed; a trunk is held by both."""
         return PromptCache(
-            tuple(k[rows_M] for k in self.keys),
-            tuple(v[rows_M] for v in self.values),
+            tuple(k[rows_M.to(k.device)] for k in self.keys),
+            tuple(v[rows_M.to(v.device)] for v in self.values),
             self.mask_NS[rows_M],
             self.states_NSH[rows_M],
             self.pending_NPH[rows_M],
@@ -156,8 +159,10 @@ class PromptCache:
         if self.trunk is None:
             return self
         rows_N = self.trunk.rows_N
-        keys = (torch.cat([t[rows_N], k], 2) for t, k in zip(self.trunk.keys, self.keys, strict=True))
-        values = (torch.cat([t[rows_N], v], 2) for t, v in zip(self.trunk.values, self.values, strict=True))
+        keys = (torch.cat([t[rows_N.to(t.device)], k], 2) for t, k in zip(self.trunk.keys, self.keys, strict=True))
+        values = (
+            torch.cat([t[rows_N.to(t.device)], v], 2) for t, v in zip(self.trunk.values, self.values, strict=True)
+        )
         return replace(self, keys=tuple(keys), values=tuple(values), trunk=None)
 
     def crop(self, end: int) -> "PromptCache":

@@ -209,11 +209,12 @@ def test_help_imports_nothing_heavy():
 
 def test_a_dry_run_prints_the_settings_and_makes_no_folder(dlr, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DLR_CACHE", str(tmp_path / "nothing"))
     config = tmp_path / "run.toml"
     config.write_text('seed = 3\nreward = "format"\n[batch]\nquestions = 5\nsamples = 6\n')
     flags = ["--reward", "correctness", "--steps", 7, "--set", "batch.samples=9", "--set", "space.radius=0.5"]
     code, out, err = dlr("run", "--config", config, *flags, "--dry-run")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "memory: no plan: main model not here yet\n")
     shown = json.loads(out)
     assert shown["seed"] == 3
     assert shown["batch"]["questions"] == 5

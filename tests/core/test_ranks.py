@@ -116,6 +116,7 @@ def test_every_draw_is_noticed():
         ({"batch": {"questions": 6}}, "batch.questions: expected a multiple of the 4 ranks, got 6"),
         ({"replay": {"chains": 3}}, "replay.chains: expected 0, or at least one for each of the 4 ranks"),
         ({"replay": {"blur": 0.1}}, "replay.blur: expected 0 on several ranks"),
+        ({"decoder": {"device_map": "auto"}}, "decoder.device_map spreads one model over all devices"),
         ({"contrastive": "laser"}, "contrastive 'laser' asks the frozen model about all questions"),
     ],
 )

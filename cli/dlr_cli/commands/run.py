@@ -37,7 +37,9 @@ def run(
         str | None,
         typer.Option(metavar="A,B,C", help="Tasks learned one after another: env ids or tasks, or a TOML file."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as JSON and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved settings as JSON, a memory plan on stderr, and stop.")
+    ] = False,
     resume: Annotated[
         Path | None, typer.Option(help="Continue the run in this folder; --steps or --minutes extend it.")
     ] = None,
@@ -68,8 +70,10 @@ def run(
     from dlr_cli.following import follow
     from dlr_cli.host import load_host
     from dlr_cli.launching import launch
+    from dlr_cli.planning import print_plan
     from dlr_cli.session import execute
     from dlr_cli.settings import gather, settle
+    from dlr_cli.table import open_console
     from dlr_core.config import resolve
     from dlr_core.errors import ConfigError
     from dlr_core.rank_rules import for_ranks
@@ -111,7 +115,8 @@ def run(
         settings = for_ranks(settings, host, max(team.size, ranks or 1))
     if dry_run:
         if team.first:
-            print(settings.model_dump_json(indent=2))
+            print(settings.model_dump_json(indent=2), flush=True)
+            print_plan(settings, host, max(team.size, ranks or 1), open_console(stderr=True))
         return
     if team.size == 1 and ranks is not None and ranks > 1:
         folder = resume or out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -29,6 +29,8 @@ class SoftPrompt:
     def __init__(self, options: SoftPromptOptions, decoder: Any) -> None:
         if not hasattr(decoder, "model"):
             raise ConfigError(f"{type(self).__name__} needs a main model on Transformers: decoder.name=hf")
+        if getattr(decoder, "spread", False):
+            raise ConfigError(f"{type(self).__name__} needs the main model on one device: decoder.device_map=none")
         from peft import get_peft_model
 
         self.decoder, self.virtual_tokens = decoder, options.num_virtual_tokens

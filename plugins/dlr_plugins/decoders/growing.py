@@ -37,7 +37,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows only."""
-        self.stores = [store[indices] for store in self.stores]
+        self.stores = [store[indices.to(store.device)] for store in self.stores]
         self._show()
 
 

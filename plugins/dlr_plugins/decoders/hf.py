@@ -26,10 +26,12 @@ from dlr_plugins.decoders.drawing import Generators, check_generators
 from dlr_plugins.decoders.first_layer import Captured, FirstLayer
 from dlr_plugins.decoders.flops import token_flops
 from dlr_plugins.decoders.loading import load
+from dlr_plugins.decoders.outline import Outline
 from dlr_plugins.decoders.packed_linear import pack
 from dlr_plugins.decoders.prompt_limits import check_room, positions_of, usable
 from dlr_plugins.decoders.replaceable import replace_attention
 from dlr_plugins.decoders.shared_stepper import SharedStepper
+from dlr_plugins.decoders.spreading import DeviceMap, Memory, gather, is_spread, placement, real_weight
 from dlr_plugins.decoders.teacher_forced import TeacherForced
 from dlr_plugins.decoders.text import PromptText
 
@@ -42,6 +44,8 @@ class HFDecoder(PromptText):
     """A frozen causal language model: prefill once, inject, decode once."""
 
     reports_entropy = True
+    copies_prompts = False
+    """Whether chains of a question have a copy of its prompt each while they are decoded."""
 
     class Options(BaseModel):
         """Settings of ``hf``."""
@@ -51,16 +55,25 @@ class HFDecoder(PromptText):
         model: str = Field("smollm2-135m", description="smollm2-135m, a folder, a .gguf file, or a hub id.")
         device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
         dtype: str = Field("auto", description="auto (float32 on CPU, bfloat16 elsewhere), float32, bfloat16, float16.")
+        device_map: DeviceMap = Field(
+            "none",
+            description="none (all on decoder.device), or how Accelerate spreads it over all devices: auto, balanced, "
+            "balanced_low_0, sequential.",
+        )
+        max_memory: Memory = Field({}, description="Most it takes of each: 0=20GiB,cpu=60GiB; as measured if empty.")
+        offload_folder: str = Field("", description="Folder for what fits no device; nothing is offloaded there if ''.")
 
     def __init__(self, options: Options) -> None:
-        self.model, self.tokenizer = load(options.model, options.device, options.dtype)
+        placed = placement(options.device, options.device_map, options.max_memory, options.offload_folder)
+        self.model, self.tokenizer = load(options.model, options.device, options.dtype, placed)
         self.usage = Usage()
         self._beginnings: dict[tuple[int, ...], tuple[list[tuple[Tensor, Tensor]], Tensor]] = {}
         with usable(options.model):
             self.model.eval().requires_grad_(False)
             self.packed = pack(self.model)
             config = self.model.config.get_text_config()
-            self.device: torch.device = self.model.device
+            self.device: torch.device = gather(self.model)
+            self.spread = is_spread(self.model)
             self.dtype: torch.dtype = self.model.dtype
             self.hidden_size: int = config.hidden_size
             self.positions = positions_of(config)
@@ -69,6 +82,12 @@ class HFDecoder(PromptText):
             self.flops_per_token = token_flops(self.model)
             self.kv_sizes, self._template, probe = self._probe()
             self.shares_prompts = self._can_share(probe)
+
+    @classmethod
+    def outline(cls, options: Options) -> Outline:
+        """The model without its weights; ModelError if its files are not here."""
+        spread = options.device_map != "none"
+        return Outline(options.model, options.device, options.dtype, copies_prompts=cls.copies_prompts, spread=spread)
 
     def _end_ids(self) -> Tensor:
         ends = self.model.generation_config.eos_token_id
@@ -98,7 +117,7 @@ class HFDecoder(PromptText):
         if reason is not None:
             name = type(self.model).__name__
             logging.getLogger(__name__).warning("%s: every chain copies its prompt: %s", name, reason)
-        self._teacher = TeacherForced(self.model, self.flops_per_token.body, plain_head)
+        self._teacher = TeacherForced(self.model, self.flops_per_token.body, plain_head, alone=self.spread)
         return reason is None
 
     def embedding_table(self) -> Tensor:
@@ -199,8 +218,8 @@ class HFDecoder(PromptText):
         def before(number: int) -> Any:
             def change(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
                 if args:
-                    return (steer(number, args[0]), *args[1:]), kwargs
-                return args, {**kwargs, "hidden_states": steer(number, kwargs["hidden_states"])}
+                    return (steer(number, args[0].to(self.device)), *args[1:]), kwargs
+                return args, {**kwargs, "hidden_states": steer(number, kwargs["hidden_states"].to(self.device))}
 
             return change
 
@@ -232,7 +251,7 @@ class HFDecoder(PromptText):
         try:
             self.body(input_ids=ids_M[:, None], **{CACHE: capture}, use_cache=True)
         except Captured as caught:
-            return caught.values.flatten(1)
+            return caught.values.flatten(1).to(self.device)
         raise ModelError(f"{type(self.body).__name__} never wrote to its key/value cache")
 
     def rotate(self, keys_NThd: Tensor, positions_NT: Tensor) -> Tensor:
@@ -240,7 +259,7 @@ class HFDecoder(PromptText):
         rotary = getattr(self.body, "rotary_emb", None)
         if rotary is None:
             return keys_NThd
-        cos, sin = rotary(keys_NThd, positions_NT)
+        cos, sin = (part.to(keys_NThd.device) for part in rotary(keys_NThd, positions_NT))
         turned = cos.shape[-1]  # partial rotary models turn only the first coordinates
         head, tail = keys_NThd[..., :turned], keys_NThd[..., turned:]
         half = torch.cat([-head[..., turned // 2 :], head[..., : turned // 2]], -1)
@@ -291,7 +310,7 @@ class HFDecoder(PromptText):
         choice = Choice(temperature, generators, entropy)
         write_rows = partial(self._write, cache, stepper, draft, choice)
         flops = cache.rows * self.flops_per_token.body
-        workers = workers_for(self.device, cache.rows, flops) if self.shares_prompts else 1
+        workers = workers_for(self.device, cache.rows, flops) if self.shares_prompts and not self.spread else 1
         rows_N = self._rows(cache) if workers == 1 or not cache.trunk else cache.trunk.rows_N.argsort(stable=True)
         for fed, read in abreast([partial(write_rows, part) for part in rows_N.chunk(workers)], workers):
             self.usage.decoded += fed
@@ -325,7 +344,7 @@ class HFDecoder(PromptText):
 
         What a model does to its logits after the head (a cap, a scale) is left out.
         """
-        logits: Tensor = self.model.get_output_embeddings()(states_NPH)
+        logits: Tensor = self.model.get_output_embeddings()(states_NPH).to(states_NPH.device)
         self.usage.logits += states_NPH.shape[0] * states_NPH.shape[1] * (1 + logits.requires_grad)
         return logits.float()
 
@@ -333,7 +352,7 @@ class HFDecoder(PromptText):
         """SHA-256 over the name, dtype, shape and bytes of every parameter and buffer."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict(keep_vars=False).items()):
-            flat = tensor.detach().cpu().contiguous()
+            flat = real_weight(self.model, name, tensor).detach().cpu().contiguous()
             digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}".encode())
             digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
         return digest.hexdigest()

@@ -1,7 +1,8 @@
 """Getting a causal language model from a name: the default, a folder, a GGUF file, or the hub."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from logging import getLogger
 from typing import Any
 
 import torch
@@ -19,8 +20,14 @@ SHOWN = 3
 """Tensors that a message names."""
 
 
-def load(name: str, device: str, dtype: str) -> tuple[Any, Any]:
+def load(name: str, device: str, dtype: str, placed: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
     """Model and tokenizer, without remote code and without pickle.
+
+    Args:
+        name: smollm2-135m, a folder, a .gguf file, or a hub id.
+        device: where the model goes.
+        dtype: of its weights.
+        placed: how it is spread instead, as ``from_pretrained`` takes it.
 
     Raises:
         ConfigError: unknown device or dtype.
@@ -51,7 +58,7 @@ def load(name: str, device: str, dtype: str) -> tuple[Any, Any]:
         with _silence():
             tokenizer = AutoTokenizer.from_pretrained(where, **source)
             model, found = AutoModelForCausalLM.from_pretrained(
-                where, dtype=kind, output_loading_info=True, **source, **weights
+                where, dtype=kind, output_loading_info=True, **source, **weights, **(placed or {})
             )
     except Exception as error:  # a stranger's files may make the libraries raise anything
         reason = first_line(error)
@@ -62,7 +69,7 @@ def load(name: str, device: str, dtype: str) -> tuple[Any, Any]:
             f"or give a folder or .gguf file with --main-model"
         ) from None
     _complete(name, found)
-    return model.to(place), tokenizer
+    return model if placed else model.to(place), tokenizer
 
 
 def _complete(name: str, found: Any) -> None:
@@ -77,12 +84,14 @@ def _complete(name: str, found: Any) -> None:
 @contextmanager
 def _silence() -> Iterator[None]:
     """What Transformers would print of a stranger's files; what matters of it is raised."""
-    before = logging.get_verbosity()
+    before, spreading = logging.get_verbosity(), getLogger("accelerate.big_modeling")
     logging.set_verbosity_error()
+    spreading.disabled = True  # it would say that weights are offloaded, and that is said in our words
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        spreading.disabled = False
 
 
 def _device(name: str) -> torch.device:

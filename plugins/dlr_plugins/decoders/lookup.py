@@ -47,6 +47,8 @@ class DraftUsage(Usage):
 class LookupDecoder(HFDecoder):
     """`hf`, drafting tokens from the prompt and verifying them in one pass: the same completions in fewer passes."""
 
+    copies_prompts = True
+
     class Options(HFDecoder.Options):
         """Settings of ``lookup``."""
 

@@ -19,6 +19,12 @@ ROWS = 64
 """Rows of a product that the order is chosen for."""
 
 
+def worth_packing(size: int, device: torch.device, dtype: torch.dtype, memory: int) -> bool:
+    """Whether weights of so many bytes are copied into oneDNN's order, on a machine with so much memory."""
+    plain = device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return plain and LEAST_BYTES <= size <= MOST_OF_MEMORY * memory
+
+
 def pack(model: nn.Module) -> list["PackedLinear"]:
     """Let every linear layer of a frozen model multiply from a packed copy, where that can be and is worth it.
 
@@ -27,9 +33,10 @@ def pack(model: nn.Module) -> list["PackedLinear"]:
     """
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear]
     size = sum(layer.weight.nbytes for layer in layers)
-    fitting = LEAST_BYTES <= size <= MOST_OF_MEMORY * psutil.virtual_memory().total
-    plain = all(layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32 for layer in layers)
-    if not (fitting and plain and torch.backends.mkldnn.is_available()):
+    hooked = any(hasattr(layer, "_hf_hook") for layer in layers)  # its weights come and go
+    memory = psutil.virtual_memory().total
+    fitting = all(worth_packing(size, layer.weight.device, layer.weight.dtype, memory) for layer in layers)
+    if hooked or not fitting:
         return []
     packed = [PackedLinear(layer) for layer in layers]
     for one in packed:

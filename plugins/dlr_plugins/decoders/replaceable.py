@@ -30,7 +30,8 @@ def replace_attention(model: Any, prompt: PromptCache, ids_2: Tensor) -> tuple[s
     embeds_12H = model.get_input_embeddings()(ids_2)[None]
     states = feed_after(model.base_model, prompt, embeds_12H).last_hidden_state
     logits = feed_after(model, prompt, embeds_12H).logits[0]
-    plain_head = type(head) is torch.nn.Linear and _near(head(states)[0], logits)
+    there = type(head) is torch.nn.Linear and head.weight.device.type != "meta"  # a spread model may keep it elsewhere
+    plain_head = there and _near(head(states)[0].to(logits.device), logits)
     if before != "sdpa":
         return f"its attention is {before!r}", plain_head
     if not model._can_set_attn_implementation():

@@ -100,7 +100,7 @@ class Chains:
             self.prompts = list(zip(trunk.keys, trunk.values, strict=True))
             if groups != list(range(len(trunk.keys[0]))):
                 held = torch.tensor(groups, device=device)
-                self.prompts = [(k.index_select(0, held), v.index_select(0, held)) for k, v in self.prompts]
+                self.prompts = [_rows(held, *pair) for pair in self.prompts]
             leader = {prompt: row for row, prompt in enumerate(prompts)}
             mask_US = cache.mask_NS[[leader[prompt] for prompt in groups], :start].bool()
             self.prompt_mask = None if bool(mask_US.all()) else mask_US[:, None, None]
@@ -109,7 +109,7 @@ class Chains:
         if not self.in_order:
             source_Z = torch.zeros(self.groups * self.size, dtype=torch.long, device=device)
             source_Z[self.place_R] = torch.arange(cache.rows, device=device)
-            self.own = [(k.index_select(0, source_Z), v.index_select(0, source_Z)) for k, v in self.own]
+            self.own = [_rows(source_Z, *pair) for pair in self.own]
             mask_NT = mask_NT[source_Z]
         self.own_mask = None if bool(mask_NT.all()) else mask_NT
         self.room, self.length, self.layer, self.width = room, mask_NT.shape[1], 0, 0
@@ -171,7 +171,7 @@ class Chains:
         keys, values = self._own(key_hMd, value_hMd)
         scores = query @ keys.transpose(2, 3)
         if self.visible is not None:
-            hidden = ~self.visible.repeat_interleave(share, 1)[:, None]
+            hidden = ~self.visible.to(scores.device).repeat_interleave(share, 1)[:, None]
             scores = scores.masked_fill(hidden, -torch.inf)
         if self.prompts:
             mixed = self._with_prompt(query, scores, values)
@@ -179,14 +179,14 @@ class Chains:
             mixed = scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
         out_ZWQd: Tensor = mixed.unflatten(2, (self.width, share)).transpose(1, 2).flatten(2, 3)
         out = out_ZWQd.flatten(0, 1)
-        return out if self.slots_M is None else out.index_select(0, self.slots_M)
+        return out if self.slots_M is None else out.index_select(0, self.slots_M.to(out.device))
 
     def _with_prompt(self, query: Tensor, scores: Tensor, values: Tensor) -> Tensor:
         """One softmax over the prompt, which a group's slots ask together, and the slots' own positions."""
         prompt_keys, prompt_values = self.prompts[self.layer]
         far = self._grouped(query) @ prompt_keys.transpose(2, 3)  # U h size·W·share S
         if self.prompt_mask is not None:
-            far = far.masked_fill(~self.prompt_mask, -torch.inf)
+            far = far.masked_fill(~self.prompt_mask.to(far.device), -torch.inf)
         weights = torch.cat([far, self._grouped(scores)], -1).softmax(-1, dtype=torch.float32).to(values.dtype)
         to_prompt, to_own = weights.split([far.shape[3], scores.shape[3]], -1)
         mixed: Tensor = self._apart(to_prompt @ prompt_values) + self._apart(to_own) @ values
@@ -206,7 +206,8 @@ class Chains:
         """Tokens (x, M, d) where they belong: (Z, width, x, d), zeros elsewhere."""
         tokens, slots = tensor_xMd.transpose(0, 1), self.groups * self.size
         if self.slots_M is not None:
-            tokens = tokens.new_zeros(slots * self.width, *tokens.shape[1:]).index_copy(0, self.slots_M, tokens)
+            at_M = self.slots_M.to(tokens.device)
+            tokens = tokens.new_zeros(slots * self.width, *tokens.shape[1:]).index_copy(0, at_M, tokens)
         placed: Tensor = tokens.unflatten(0, (slots, self.width))
         return placed
 
@@ -232,7 +233,7 @@ class Chains:
         device = self.place_R.device
         if len(held) < self.groups:
             kept = torch.tensor(held, device=device)
-            self.prompts = [(k.index_select(0, kept), v.index_select(0, kept)) for k, v in self.prompts]
+            self.prompts = [_rows(kept, *pair) for pair in self.prompts]
             self.prompt_mask = None if self.prompt_mask is None else self.prompt_mask[kept]
         number, seen, places = {group: at for at, group in enumerate(held)}, Counter[int](), []
         for group in of_R:
@@ -241,7 +242,13 @@ class Chains:
         source_Z = torch.zeros(len(held) * size, dtype=torch.long, device=device)
         place_R = torch.tensor(places, device=device)
         source_Z[place_R] = self.place_R
-        self.own = [(k.index_select(0, source_Z), v.index_select(0, source_Z)) for k, v in self.own]
+        self.own = [_rows(source_Z, *pair) for pair in self.own]
         self.own_mask = None if self.own_mask is None else self.own_mask[source_Z]
         self.groups, self.size, self.place_R = len(held), size, place_R
         self.in_order = places == list(range(len(held) * size))
+
+
+def _rows(rows_M: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Some rows of a layer's keys and values, which may lie on another device than what is known of the rows."""
+    rows_M = rows_M.to(key.device)
+    return key.index_select(0, rows_M), value.index_select(0, rows_M)

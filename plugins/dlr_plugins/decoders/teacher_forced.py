@@ -28,6 +28,8 @@ class TeacherForced:
     flops_per_position: float
     plain_head: bool
     """Whether the logits are final states times output table."""
+    alone: bool = False
+    """Whether one thread must do it all: weights that come and go do so for everyone."""
 
     def log_prob(self, cache: PromptCache, ids_NL: Tensor, mask_NL: Tensor, temperature: float, usage: Usage) -> Tensor:
         """Log-probability (N,) in nats of completions: only tokens that lead to a masked one are fed.
@@ -51,7 +53,7 @@ class TeacherForced:
         usage.logits += read * (1 + back)
         cache = replace(cache, states_NSH=cache.states_NSH[:, :0])
         work = _Work(self.model, self.plain_head, cache, ids_NL, wanted, lengths_N, temperature)
-        workers = workers_for(wanted.device, cache.rows, positions * self.flops_per_position)
+        workers = 1 if self.alone else workers_for(wanted.device, cache.rows, positions * self.flops_per_position)
         passes = -(-positions // (workers * TOKENS.get(wanted.device.type, MANY_TOKENS)))
         rows = work.cut(workers * passes)
         if not back:
@@ -144,7 +146,8 @@ class _Rowwise(torch.autograd.Function):
         order = torch.cat(rows)
         slopes = []
         for place, leaf in enumerate(ctx.leaves):
-            slopes.append(torch.empty_like(given[leaf]).index_copy_(0, order, torch.cat([f[1][place] for f in found])))
+            found_slopes = torch.cat([f[1][place] for f in found])
+            slopes.append(torch.empty_like(given[leaf]).index_copy_(0, order.to(found_slopes.device), found_slopes))
         ctx.save_for_backward(*slopes)
         log_prob = torch.cat([part for part, _ in found])
         return torch.empty_like(log_prob).index_copy_(0, order, log_prob)
@@ -154,5 +157,5 @@ class _Rowwise(torch.autograd.Function):
         """Multiplies."""
         slopes: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
         for leaf, slope in zip(ctx.leaves, ctx.saved_tensors, strict=True):
-            slopes[FIRST + leaf] = slope * grads[0].to(slope.dtype).view(-1, *[1] * (slope.dim() - 1))
+            slopes[FIRST + leaf] = slope * grads[0].to(slope).view(-1, *[1] * (slope.dim() - 1))
         return tuple(slopes)

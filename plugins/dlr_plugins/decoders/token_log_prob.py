@@ -16,8 +16,10 @@ def token_log_prob(hidden_MH: Tensor, head: nn.Linear, ids_M: Tensor, temperatur
 
     Differentiable in the states alone: the model is frozen.
     """
-    found_M: Tensor = _TokenLogProb.apply(hidden_MH, head, ids_M, float(temperature))  # type: ignore[no-untyped-call]
-    return found_M
+    place = head.weight.device  # of a spread model another than its inputs'
+    given = (hidden_MH.to(place), head, ids_M.to(place), float(temperature))
+    found_M: Tensor = _TokenLogProb.apply(*given)  # type: ignore[no-untyped-call]
+    return found_M.to(hidden_MH.device)
 
 
 class _TokenLogProb(torch.autograd.Function):

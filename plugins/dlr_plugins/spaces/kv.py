@@ -58,6 +58,7 @@ class KVSpace(nn.Module):
         real_NS = cache.mask_NS.bool()
         rows = []
         for key, value in zip(cache.keys, cache.values, strict=True):
+            key, value = key.to(decoder.device), value.to(decoder.device)
             plain = decoder.rotate(key.transpose(1, 2), -cache.positions_NS)
             rows += [plain[real_NS].flatten(1), value.transpose(1, 2)[real_NS].flatten(1)]
         return torch.cat(rows, 1).float()
@@ -78,8 +79,8 @@ class KVSpace(nn.Module):
         keys, values = [], []
         for layer, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):
             shape = (key.shape[1], key.shape[3])
-            dk = self.decoder[0].rotate(parts[2 * layer].unflatten(-1, shape), positions).transpose(1, 2)
-            dv = parts[2 * layer + 1].unflatten(-1, shape).transpose(1, 2)
+            dk = self.decoder[0].rotate(parts[2 * layer].unflatten(-1, shape), positions).transpose(1, 2).to(key.device)
+            dv = parts[2 * layer + 1].unflatten(-1, shape).transpose(1, 2).to(value.device)
             keys.append(torch.cat([key[:, :, :begin], key[:, :, begin:end] + dk, key[:, :, end:]], 2))
             values.append(torch.cat([value[:, :, :begin], value[:, :, begin:end] + dv, value[:, :, end:]], 2))
         return replace(cache, keys=tuple(keys), values=tuple(values))
