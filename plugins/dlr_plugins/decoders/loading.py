@@ -34,8 +34,8 @@ def load(name: str, device: str, dtype: str, placed: Mapping[str, Any] | None = 
         ModelError: the model cannot be had, or is damaged; the message says what to do.
     """
     logging.disable_progress_bar()  # the command line shows its own
-    place = _device(device)
-    kind = _dtype(dtype, place)
+    place = device_named(device)
+    kind = dtype_named(dtype, place)
     source: dict[str, Any] = {"trust_remote_code": False}
     path = expanded(name)
     if name == smollm2.NAME:
@@ -55,7 +55,7 @@ def load(name: str, device: str, dtype: str, placed: Mapping[str, Any] | None = 
     local = where != name or is_folder(path)
     weights = {} if "gguf_file" in source else {"use_safetensors": True}
     try:
-        with _silence():
+        with silence():
             tokenizer = AutoTokenizer.from_pretrained(where, **source)
             model, found = AutoModelForCausalLM.from_pretrained(
                 where, dtype=kind, output_loading_info=True, **source, **weights, **(placed or {})
@@ -82,7 +82,7 @@ def _complete(name: str, found: Any) -> None:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """What Transformers would print of a stranger's files; what matters of it is raised."""
     before, spreading = logging.get_verbosity(), getLogger("accelerate.big_modeling")
     logging.set_verbosity_error()
@@ -94,7 +94,8 @@ def _silence() -> Iterator[None]:
         spreading.disabled = False
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """The device that a setting means; ConfigError if it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -103,7 +104,8 @@ def _device(name: str) -> torch.device:
         raise ConfigError(f"decoder.device: cannot use {name!r}: {first_line(error)}") from None
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def dtype_named(name: str, device: torch.device) -> torch.dtype:
+    """The dtype that a setting means on a device; ConfigError if there is none of that name."""
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name not in DTYPES:

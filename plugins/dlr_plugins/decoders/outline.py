@@ -14,7 +14,7 @@ from dlr_core.memory import ModelSize
 from dlr_core.paths import expanded, is_folder
 from dlr_plugins.decoders import smollm2
 from dlr_plugins.decoders.flops import token_flops
-from dlr_plugins.decoders.loading import _device, _dtype, _silence
+from dlr_plugins.decoders.loading import device_named, dtype_named, silence
 from dlr_plugins.decoders.model_folder import check_folder
 from dlr_plugins.decoders.packed_linear import worth_packing
 from dlr_plugins.decoders.prompt_limits import positions_of
@@ -38,13 +38,13 @@ class Outline(PromptText):
         Raises:
             ModelError: the model is not here, or cannot be understood.
         """
-        self.place: torch.device = _device(device)
+        self.place: torch.device = device_named(device)
         self.spread = spread
-        kind = _dtype(dtype, self.place)
+        kind = dtype_named(dtype, self.place)
         where, source = _here(name)
         path = expanded(name)
         try:
-            with _silence():
+            with silence():
                 config = AutoConfig.from_pretrained(where, **source)
                 self.tokenizer = AutoTokenizer.from_pretrained(where, **source)
                 with torch.device("meta"):

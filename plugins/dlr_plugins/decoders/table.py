@@ -17,7 +17,7 @@ from dlr_core.errors import ModelError, first_line
 from dlr_core.records import PromptCache
 from dlr_plugins.decoders import smollm2
 from dlr_plugins.decoders.flops import token_flops
-from dlr_plugins.decoders.loading import _device, _dtype
+from dlr_plugins.decoders.loading import device_named, dtype_named
 from dlr_plugins.decoders.prompt_limits import positions_of
 from dlr_plugins.decoders.text import PromptText
 
@@ -41,8 +41,8 @@ class EmbeddingTable(PromptText):
 
     def __init__(self, model: str, device: str, dtype: str) -> None:
         where = str(smollm2.folder()) if model == smollm2.NAME else str(Path(model).expanduser())
-        self.device: torch.device = _device(device)
-        self.dtype: torch.dtype = _dtype(dtype, self.device)
+        self.device: torch.device = device_named(device)
+        self.dtype: torch.dtype = dtype_named(dtype, self.device)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
             config = AutoConfig.from_pretrained(where, trust_remote_code=False)
