@@ -9,8 +9,8 @@ from documented import DOCS, document
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from pictures import COLOURS, save
+from scale_check import assistant_share, device_of, exact, measured, on_cores, predicted, work_of
 from scale_device import H100
-from scale_runs import assistant_share, device_of, main_flops, on_core, predicted, reduced, states, work_of
 from scale_shapes import MIDDLE, Learner
 from scale_tables import (
     LEARNER,
@@ -28,37 +28,36 @@ from scale_tables import (
 from sheet import Sheet, spread
 
 DOCUMENT = DOCS / "scale.md"
+CLOCKS = ("cpu_seconds", "seconds")
 
 
 def check_table(result: Mapping[str, Any]) -> Sheet:
     """Runs, and what the formulas say of them."""
-    foretold, rows = predicted(result), []
+    told, rows = {key: predicted(result, key) for key in CLOCKS}, []
     for run in result["runs"]:
         steps, count = run["steps"], run["ranks"]
-        spent, said = [row["seconds"] for row in steps], foretold[count]
-        exact = [
-            all(main_flops(row) == row["main_flops"] for row in steps),
-            count == 1 or all(reduced(row) == row["reduced_bytes"] for row in steps),
-            count == 1 or all(states(row) == int(states(row)) for row in steps),
-        ]
-        sent = [f"{size(median(row.get(key, 0) for row in steps))}" for key in ("reduced_bytes", "gathered_bytes")]
-        told = f"{said:.2f} (fitted)" if count == 1 else f"{said:.2f} ({median(spent) / said - 1:+.0%})"
-        equal = "yes" if all(exact) else "no"
-        rows.append((str(count), str(len(steps)), spread(spent), told, *sent, equal, str(run["load"])))
-    head = ("ranks", "steps", "seconds, measured", "on paper (measured is)", "gradients", "gathered",
-            "bytes and FLOPs as on paper", "load")  # fmt: skip
+        cells = [str(count), str(len(steps))]
+        for key in CLOCKS:
+            spent, said = [row[key] for row in steps], told[key][count]
+            off = "fitted" if count == 1 else f"{median(spent) / said - 1:+.0%}"
+            cells += [spread(spent, 1), f"{said:.1f} ({off})"]
+        sent = [size(median(row.get(key, 0) for row in steps)) for key in ("reduced_bytes", "gathered_bytes")]
+        rows.append((*cells, *sent, "yes" if exact(run) else "no", str(run["load"])))
+    head = ("ranks", "steps", "CPU seconds of all ranks", "on paper (measured is)", "seconds", "on paper (measured is)",
+            "gradients", "gathered", "bytes and FLOPs as on paper", "load")  # fmt: skip
     return Sheet(head, rows)
 
 
 def check_text(result: Mapping[str, Any]) -> str:
     """The table, and what it was fitted with."""
-    core, work, roof = device_of(result), work_of(result), on_core(result, 1)
+    core, work = device_of(result), work_of(result)
+    roof, spent = (find(result, 1, "cpu_seconds") for find in (on_cores, measured))
     about = (
         f"`{result['command']}` on {result['machine']}. One thread reached {core.flops / 1e9:.0f} GFLOP/s in a large "
         f"product and read {core.memory / 1e9:.1f} GB/s; a mean step had {work.completion:.1f} tokens a completion and "
-        f"{work.own:.0f} positions of its own in a prompt of {work.prompt:.0f}. The roofline gives {roof:.2f} s on one "
-        f"rank, and the run took {predicted(result)[1] / roof:.2f} times that: the factor that the other rows are "
-        f"multiplied with. The assistant's FLOPs on paper are {assistant_share(result):.0%} of those counted."
+        f"{work.own:.0f} positions of its own in a prompt of {work.prompt:.0f}. The roofline gives {roof:.1f} s of CPU "
+        f"on one rank, and the run took {spent / roof:.2f} times that: the factor that the other rows are multiplied "
+        f"with. The assistant's FLOPs on paper are {assistant_share(result):.0%} of those counted."
     )
     return f"{check_table(result).markdown()}\n\n{about}"
 

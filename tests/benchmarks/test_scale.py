@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import scale
+import scale_check
 import scale_memory
 import scale_page
 import scale_runs
@@ -263,23 +264,71 @@ RESULT = json.loads(scale.RESULT.read_text(encoding="utf-8"))
 def test_measured_bytes_and_flops_are_those_on_paper_to_the_last_one(run):
     learner = Learner()
     assert run["parameters"] == {"assistant": learner.assistant(SMALL), "chart": learner.chart(SMALL)}
-    for row in run["steps"]:
-        assert scale_runs.main_flops(row) == row["main_flops"]
-        if run["ranks"] > 1:
-            assert scale_runs.reduced(row) == row["reduced_bytes"]
-            assert scale_runs.states(row) == int(scale_runs.states(row)) > 0
+    assert scale_check.exact(run)
+    last = run["steps"][-1]
+    for key in ("main_flops", *(("reduced_bytes", "gathered_bytes") if run["ranks"] > 1 else ())):
+        assert not scale_check.exact({**run, "steps": [{**last, key: last[key] + 1}]})
+
+
+def test_every_step_but_the_first_is_kept_with_the_cpu_time_since_the_one_before(tmp_path, monkeypatch):
+    def watched(command, metrics, said):
+        metrics.parent.mkdir()
+        metrics.write_text("".join(json.dumps({"seconds": step, "loss": 0.0}) + "\n" for step in (9, 2, 3)))
+        (metrics.parent / "manifest.json").write_text('{"parameters": {"chart": 1}}')
+        return [10.0, 14.0, 19.0]
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(scale_runs, "watched", watched)
+    monkeypatch.setattr(scale_runs, "SQUARE", 8)
+    try:
+        found = scale_runs.measure([2], 3, tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    assert found["runs"][0]["steps"] == [{"seconds": 2, "cpu_seconds": 4.0}, {"seconds": 3, "cpu_seconds": 5.0}]
+    assert found["flops"] > 0
+    assert found["memory"] > 0
+
+
+def test_a_runs_cpu_time_is_read_at_every_row_and_a_run_that_fails_is_told(tmp_path, monkeypatch):
+    work = """
+import subprocess, sys, time
+busy = "import time\\nwhile time.process_time() < 0.4: pass\\nprint('done', flush=True)\\ntime.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE)
+for wait in (lambda: None, child.stdout.readline):
+    wait()
+    print("{}", file=open("metrics", "a"), flush=True)
+    time.sleep(1.0)
+child.kill()
+"""
+    (tmp_path / "dlr_cli").mkdir()
+    (tmp_path / "dlr_cli" / "__init__.py").touch()
+    (tmp_path / "dlr_cli" / "app.py").write_text(work)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    spent = scale_runs.watched([], tmp_path / "metrics", tmp_path / "said")
+    assert len(spent) == 2
+    assert spent[0] < spent[1]
+    assert spent[1] >= 0.4
+    (tmp_path / "dlr_cli" / "app.py").write_text("raise SystemExit('out of memory')")
+    with pytest.raises(RuntimeError, match=r"(?s)--ranks 4.*exit code 1.*out of memory"):
+        scale_runs.watched(["--ranks", "4"], tmp_path / "nothing", tmp_path / "said")
 
 
 def test_one_rank_is_fitted_and_ranks_beyond_the_cores_gain_nothing_on_paper():
-    told = scale_runs.predicted({**RESULT, "cores": 2})
-    assert told[1] == pytest.approx(scale_runs.seconds(RESULT, 1))
+    two, four = {**RESULT, "cores": 2}, {**RESULT, "cores": 4}
+    told = scale_check.predicted(two, "seconds")
+    assert told[1] == pytest.approx(scale_check.measured(RESULT, 1, "seconds"))
     assert told[1] / 2 < told[2] < told[1]
     assert told[4] >= told[2]
-    assert scale_runs.predicted({**RESULT, "cores": 4})[4] < told[2]
+    assert scale_check.predicted(four, "seconds")[4] < told[2]
+    spent = scale_check.predicted(two, "cpu_seconds")
+    assert spent == pytest.approx(scale_check.predicted(four, "cpu_seconds"))
+    assert spent[1] == pytest.approx(scale_check.measured(RESULT, 1, "cpu_seconds"))
+    assert spent[1] < spent[2] < spent[4]
 
 
 def test_the_assistants_flops_on_paper_are_near_those_counted():
-    assert 0.8 < scale_runs.assistant_share(RESULT) < 1.2
+    assert 0.8 < scale_check.assistant_share(RESULT) < 1.2
 
 
 def test_the_page_shows_what_the_formulas_and_the_committed_runs_give():
