@@ -31,7 +31,7 @@ def ours(shape: Shape, learner: Learner, work: Work, ranks: int, number: int = H
     update = Phase("update", 0.0, work.updates * ADAM * trained, single=True)
     learn = Phase("assistant", assistant_flops(shape, learner, work) / ranks, 0.0, single=True)
     return Step(
-        [*rollouts(shape, work, prompt, 1 + work.loops, ranks, number), teach, learn, update],
+        [*rollouts(shape, work, prompt, 1 + work.loops, ranks, number, work.refilled(ranks)), teach, learn, update],
         reduced=work.updates * SINGLE * trained,
         gathered=gathered(shape, learner, work, work.prompt),
     )

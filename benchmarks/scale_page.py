@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from documented import DOCS, document
@@ -33,7 +33,8 @@ CLOCKS = ("cpu_seconds", "seconds")
 
 def check_table(result: Mapping[str, Any]) -> Sheet:
     """Runs, and what the formulas say of them."""
-    told, rows = {key: predicted(result, key) for key in CLOCKS}, []
+    work, rows = work_of(result), []
+    told = {key: predicted(result, key) for key in CLOCKS}
     for run in result["runs"]:
         steps, count = run["steps"], run["ranks"]
         cells = [str(count), str(len(steps))]
@@ -41,10 +42,12 @@ def check_table(result: Mapping[str, Any]) -> Sheet:
             spent, said = [row[key] for row in steps], told[key][count]
             off = "fitted" if count == 1 else f"{median(spent) / said - 1:+.0%}"
             cells += [spread(spent, 1), f"{said:.1f} ({off})"]
+        read = mean(row["prefilled"] for row in steps)
+        cells.append(f"{read:,.0f}, {(work.new + work.refilled(count)) * (work.own or 0):,.0f}")
         sent = [size(median(row.get(key, 0) for row in steps)) for key in ("reduced_bytes", "gathered_bytes")]
         rows.append((*cells, *sent, "yes" if exact(run) else "no", str(run["load"])))
     head = ("ranks", "steps", "CPU seconds of all ranks", "on paper (measured is)", "seconds", "on paper (measured is)",
-            "gradients", "gathered", "bytes and FLOPs as on paper", "load")  # fmt: skip
+            "positions prefilled, on paper at most", "gradients", "gathered", "bytes and FLOPs exact", "load")  # fmt: skip
     return Sheet(head, rows)
 
 

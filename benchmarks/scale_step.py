@@ -47,6 +47,20 @@ class Work:
         return self.questions * self.chains + self.search * self.tries
 
     @property
+    def new(self) -> int:
+        """Questions that nobody has prefilled before."""
+        return self.questions + self.fresh
+
+    def refilled(self, ranks: int) -> float:
+        """Prompts that a rank has to prefill since another one did, over all ranks, at most (``frontier.fill``).
+
+        What is drawn again, to be searched or replayed, falls to a rank that has not seen it in N−1 of N cases; and in
+        the long run every new prompt is prefilled once on every rank.
+        """
+        again = self.search - self.fresh + self.updates * self.replay
+        return min(again * (ranks - 1) / ranks, self.new * (ranks - 1))
+
+    @property
     def taught(self) -> float:
         """Completions that are scored, forward and back."""
         return self.right * self.questions * self.chains + self.updates * self.replay
@@ -105,7 +119,9 @@ class Step:
         return total + reducing
 
 
-def rollouts(shape: Shape, work: Work, prompt: float, batches: int, ranks: int, number: int) -> list[Phase]:
+def rollouts(
+    shape: Shape, work: Work, prompt: float, batches: int, ranks: int, number: int, again: float = 0
+) -> list[Phase]:
     """Prompts read and completions written: the same ones for both methods.
 
     A decoding pass reads all weights once and, for every chain, the keys and values of its own tokens, half of them on
@@ -118,8 +134,9 @@ def rollouts(shape: Shape, work: Work, prompt: float, batches: int, ranks: int, 
         batches: in which completions are decoded, one after another.
         ranks: that share it.
         number: bytes of a number.
+        again: prompts that are prefilled on a further rank.
     """
-    questions = (work.questions + work.fresh) / ranks
+    questions = (work.new + again) / ranks
     own = prompt if work.own is None else work.own
     # A position that is prefilled sees half of what is new and all of what was shared.
     seen = prompt - own / 2

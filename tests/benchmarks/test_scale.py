@@ -162,10 +162,20 @@ def test_adapters_are_all_that_a_step_on_them_updates_averages_and_sends():
 
 def test_more_ranks_divide_arithmetic_but_not_the_reading_of_weights():
     one, four = ours(MIDDLE, Learner(), Work(), 1), ours(MIDDLE, Learner(), Work(), 4)
-    assert four.flops == pytest.approx(one.flops / 4)
+    for name in ("decode", "score", "assistant"):
+        assert phase(four, name).flops == pytest.approx(phase(one, name).flops / 4)
     cache = 3 * 128 * 2 * (MIDDLE.matrices + MIDDLE.head)
     assert phase(four, "decode").bytes - cache == pytest.approx((phase(one, "decode").bytes - cache) / 4)
     assert (four.reduced, four.gathered) == (one.reduced, one.gathered)
+
+
+def test_a_remembered_prompt_is_prefilled_again_on_ranks_that_come_to_need_it_and_once_on_each_at_most():
+    # 3 new prompts a step; 1 searched and twice 4 replayed are drawn again.
+    assert [WORK.refilled(ranks) for ranks in (1, 2, 4)] == [0, 3, 9 * 3 / 4]
+    for ranks, prompts in ((2, 3), (4, (3 + 6.75) / 4)):
+        read = phase(ours(TOY, TINY, WORK, ranks), "prefill").flops
+        assert read == prompts * 11 * (2 * 264 + 48 * 5.5)
+        assert phase(grpo(TOY, WORK, ranks), "prefill").flops == 3 / ranks * 10 * (2 * 264 + 48 * 5)
 
 
 def test_a_frozen_decoder_is_sent_nothing_and_a_trained_one_all_its_weights():
