@@ -39,15 +39,16 @@ def check_table(result: Mapping[str, Any]) -> Sheet:
         steps, count = run["steps"], run["ranks"]
         cells = [str(count), str(len(steps))]
         for key in CLOCKS:
-            spent, said = [row[key] for row in steps], told[key][count]
-            off = "fitted" if count == 1 else f"{median(spent) / said - 1:+.0%}"
-            cells += [spread(spent, 1), f"{said:.1f} ({off})"]
-        read = mean(row["prefilled"] for row in steps)
-        cells.append(f"{read:,.0f}, {(work.new + work.refilled(count)) * (work.own or 0):,.0f}")
+            spent, paper = [row[key] for row in steps], told[key][count]
+            off = "fitted" if count == 1 else f"{median(spent) / paper - 1:+.0%}"
+            cells += [spread(spent, 1), f"{paper:.1f} ({off})"]
+        filled = mean(row["prefilled"] for row in steps)
+        cells.append(f"{filled:,.0f}, {(work.new + work.refilled(count)) * (work.own or 0):,.0f}")
         sent = [size(median(row.get(key, 0) for row in steps)) for key in ("reduced_bytes", "gathered_bytes")]
         rows.append((*cells, *sent, "yes" if exact(run) else "no", str(run["load"])))
-    head = ("ranks", "steps", "CPU seconds of all ranks", "on paper (measured is)", "seconds", "on paper (measured is)",
-            "positions prefilled, on paper at most", "gradients", "gathered", "bytes and FLOPs exact", "load")  # fmt: skip
+    said, read = "on paper (measured is)", "prefilled, on paper at most"
+    head = ("ranks", "steps", "CPU seconds of all ranks", said, "seconds", said, read, "gradients", "gathered",
+            "bytes and FLOPs exact", "load")  # fmt: skip
     return Sheet(head, rows)
 
 
@@ -56,8 +57,9 @@ def check_text(result: Mapping[str, Any]) -> str:
     core, work = device_of(result), work_of(result)
     roof, spent = (find(result, 1, "cpu_seconds") for find in (on_cores, measured))
     about = (
-        f"`{result['command']}` on {result['machine']}. One thread reached {core.flops / 1e9:.0f} GFLOP/s in a large "
-        f"product and read {core.memory / 1e9:.1f} GB/s; a mean step had {work.completion:.1f} tokens a completion and "
+        f"`{result['command']}` on {result['machine']}. One thread, under the same load, reached "
+        f"{core.flops / 1e9:.0f} GFLOP/s in a large product and read {core.memory / 1e9:.1f} GB/s. A mean step had "
+        f"{work.completion:.1f} tokens a completion and "
         f"{work.own:.0f} positions of its own in a prompt of {work.prompt:.0f}. The roofline gives {roof:.1f} s of CPU "
         f"on one rank, and the run took {spent / roof:.2f} times that: the factor that the other rows are multiplied "
         f"with. The assistant's FLOPs on paper are {assistant_share(result):.0%} of those counted."
