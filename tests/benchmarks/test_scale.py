@@ -4,6 +4,7 @@ import itertools
 import json
 from dataclasses import replace
 
+import machine
 import pytest
 import scale
 import scale_check
@@ -290,6 +291,7 @@ def test_every_step_but_the_first_is_kept_with_the_cpu_time_since_the_one_before
     threads = torch.get_num_threads()
     monkeypatch.setattr(scale_runs, "watched", watched)
     monkeypatch.setattr(scale_runs, "SQUARE", 8)
+    monkeypatch.setattr(machine, "MEMORY", 2**20)
     try:
         found = scale_runs.measure([2], 3, tmp_path)
     finally:
