@@ -1,10 +1,16 @@
-"""What a benchmark ran on."""
+"""What a benchmark ran on, and how fast that is."""
 
 import os
 import platform
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+
+MEMORY = 256 * 2**20
+"""Bytes of the block that memory speed is measured on: far larger than the caches."""
 
 
 def machine() -> str:
@@ -17,3 +23,25 @@ def machine() -> str:
         name = lines[0] if lines else name
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{name}{gpu}, {cores} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def memory_speed() -> float:
+    """Bytes per second that a sum over a large block reads, the best of three."""
+    block = torch.ones(MEMORY // 4)
+    return MEMORY / _best(block.sum)
+
+
+def product_speed(size: int) -> float:
+    """FLOP per second of a large square product in float32, the best of three."""
+    square = torch.randn(size, size)
+    return 2 * size**3 / _best(lambda: square @ square)
+
+
+def _best(work: Callable[[], Any]) -> float:
+    """Seconds that the fastest of three takes."""
+    best = float("inf")
+    for _ in range(3):
+        began = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - began)
+    return best

@@ -22,13 +22,12 @@ import torch
 from decode import ENV, endless
 from entries import HERE, record
 from interleaved import alternate, median_of
+from machine import memory_speed, product_speed
 from pictures import bars
 from sheet import Sheet, spread
 
 from dlr_core.questions import distinct_items
 
-MEMORY = 256 * 2**20
-"""Bytes of the block that memory speed is measured on."""
 SQUARE = 1024
 
 
@@ -49,8 +48,6 @@ class Roof:
         self.cache_bytes = 2 * rows * positions * sum(heads * width for heads, width in decoder.kv_sizes) * size
         """Of keys and values that a step reads, ``positions`` of them per row and layer."""
         self.flops = 2 * rows * sum(weight.numel() for weight in self.weights)
-        self.block = torch.ones(MEMORY // 4)
-        self.square = torch.randn(SQUARE, SQUARE)
 
     @torch.no_grad()
     def products(self) -> float:
@@ -62,25 +59,7 @@ class Roof:
 
     def reads(self) -> float:
         """Seconds that a step's keys and values take to be read."""
-        return self.cache_bytes / self.memory_speed()
-
-    def memory_speed(self) -> float:
-        """Bytes per second, the best of three."""
-        best = float("inf")
-        for _ in range(3):
-            began = time.perf_counter()
-            self.block.sum()
-            best = min(best, time.perf_counter() - began)
-        return MEMORY / best
-
-    def square_speed(self) -> float:
-        """FLOP per second of a large square product, the best of three."""
-        best = float("inf")
-        for _ in range(3):
-            began = time.perf_counter()
-            self.square @ self.square
-            best = min(best, time.perf_counter() - began)
-        return 2 * SQUARE**3 / best
+        return self.cache_bytes / memory_speed()
 
 
 def sheet(measured: Mapping[str, Any]) -> Sheet:
@@ -128,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         alternate([floor, step], 1)
         lowest, taken = alternate([floor, step], args.repeats)
-        square, memory = roof.square_speed(), roof.memory_speed()
+        square, memory = product_speed(SQUARE), memory_speed()
     found = median_of([best / spent for best, spent in zip(lowest, taken, strict=True)])
     step_seconds = sorted(taken)[len(taken) // 2]
     measured = {

@@ -5,6 +5,7 @@ import json
 import decode
 import dlr_envs  # noqa: F401
 import gymnasium
+import machine
 import numpy as np
 import overhead
 import pytest
@@ -84,8 +85,7 @@ def test_the_end_token_is_given_back(engine):
     assert torch.equal(engine.decoder.end_ids, before)
 
 
-def test_the_roof_has_every_matrix_and_every_cached_number_once(engine, monkeypatch):
-    monkeypatch.setattr(roofline, "MEMORY", 2**20)
+def test_the_roof_has_every_matrix_and_every_cached_number_once(engine):
     decoder = engine.decoder
     roof = roofline.Roof(decoder, 7, 10.0)
     per_token = decoder.flops_per_token
@@ -97,7 +97,7 @@ def test_the_roof_has_every_matrix_and_every_cached_number_once(engine, monkeypa
 
 
 def test_the_roofline_is_written(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(roofline, "MEMORY", 2**20)
+    monkeypatch.setattr(machine, "MEMORY", 2**20)
     roofline.main(
         ["--main-model", str(tiny_model), "--out", str(tmp_path), "--repeats", "2", "--rows", "8", "--tokens", "4"]
     )
