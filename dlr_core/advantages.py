@@ -18,10 +18,7 @@ def corrected_values(rewards_BK: Tensor, chosen_BK: Tensor, predictions_BG: Tens
 
 def leave_one_out(values_BG: Tensor) -> Tensor:
     """b_i: mean value of the *other* chains of the group (B, G); zero for a group of one."""
-    group = values_BG.shape[1]
-    return (
-        (values_BG.sum(1, keepdim=True) - values_BG) / max(group - 1, 1) if group > 1 else torch.zeros_like(values_BG)
-    )
+    return (values_BG.sum(1, keepdim=True) - values_BG) / max(values_BG.shape[1] - 1, 1)
 
 
 def dead_groups(rewards_BK: Tensor) -> Tensor:

@@ -354,6 +354,30 @@ def test_likelihood_of_a_part_of_the_chains_estimates_the_mean_over_all() -> Non
     assert logs == {"gold_nll": pytest.approx(2.5)}
 
 
+@pytest.mark.parametrize(
+    ("estimator", "sampling"),
+    [(UNBIASED["score"], False), (UNBIASED["pathwise"], True), (UNBIASED["hybrid"], True),
+     (PathwiseGreedy(PathwiseGreedy.Options()), False), (Likelihood(), False)],
+)  # fmt: skip
+def test_an_estimator_says_what_it_reads_and_what_it_has_differentiated(estimator: Any, sampling: bool) -> None:
+    asked = []
+
+    def asks(what: str) -> Any:
+        return lambda latents, weights: asked.append(what) or latents.sum() * 0.0 + weights.sum()
+
+    moved = torch.tensor([[[0.1, 0.1], [0.0, 0.0], [0.0, 0.0]]])
+    batch = replace(
+        small_batch([[1.0, 0.0, 0.0]], log_prob_BGT=moved),
+        weighted_completion_log_prob=asks("said"), weighted_gold_log_prob=asks("gold"),
+    )  # fmt: skip
+    right, wrong = torch.tensor([[1.0, 0.0, 0.0]]), torch.zeros(1, 3)
+    won, lost = (float(estimator(replace(batch, rewards_BK=of, correct_BK=of))[0]) for of in (right, wrong))
+    assert estimator.needs_gold == ("gold" in asked)
+    assert estimator.needs_completions == ("said" in asked or won != lost)
+    assert estimator.needs_gradient == bool(asked)
+    assert estimator.needs_sampling == sampling  # unbiased for text drawn as likely as the weights have it
+
+
 class CountingEnv:
     """Of an environment only what the collector asks for when it weighs completions."""
 
