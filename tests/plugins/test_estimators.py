@@ -274,6 +274,14 @@ def test_normalised_weights_are_divided_by_the_groups_standard_deviation() -> No
     torch.testing.assert_close(score_weights(Score(Score.Options(normalise=True)), batch), expected)
 
 
+def test_two_chains_can_be_normalised_and_a_lone_one_is_left_as_it_is() -> None:
+    for rewards, expected in (([[1.0, 0.0]], torch.tensor([[1.0, -1.0]]) / (0.5**0.5 + 1e-4)), ([[0.5]], [[0.5]])):
+        batch, options = small_batch(rewards), {"normalise": True}
+        want = torch.as_tensor(expected)
+        torch.testing.assert_close(pathwise_weights(Pathwise(Pathwise.Options(**options)), batch), want)
+        torch.testing.assert_close(score_weights(Score(Score.Options(**options)), batch), want)
+
+
 def test_success_weight_is_added_to_correct_chains_without_a_baseline() -> None:
     expected = 2.0 * ADVANTAGES + torch.tensor([[0.5, 0.0, 0.0], [0.0, 0.0, 0.0]])
     options = {"advantage": 2.0, "success_weight": 0.5}

@@ -42,9 +42,9 @@ DEFAULTS = [
 PARTS = [pytest.param(part, defaults, id=part.__name__) for part, defaults in DEFAULTS]
 WEIGHTS = "advantage success_weight weight rank_weight output_weight trajectory_weight correct_weight format_weight"
 LAST_AND_FIRST = {
-    **{name: (0.0, -1e-6) for name in [*WEIGHTS.split(), "entropy_weight"]},
-    **{name: (1e-9, 0.0) for name in ("clip", "temperature", "beta", "sharpness", "reasoning_temperature", "lr")},
-    **{name: (1, 0) for name in ("width", "tokens", "tries", "passes", "cutoff")},
+    **dict.fromkeys([*WEIGHTS.split(), "entropy_weight"], (0.0, -1e-06)),
+    **dict.fromkeys(("clip", "temperature", "beta", "sharpness", "reasoning_temperature", "lr"), (1e-09, 0.0)),
+    **dict.fromkeys(("width", "tokens", "tries", "passes", "cutoff"), (1, 0)),
     "places": (0, -1),
     "opening": ("!", ""),
 }
