@@ -36,7 +36,8 @@ import pytest
 
 root, room = map(Path, sys.argv[1:])
 made = list(mutants.mutants(root, "dlr_core/toy.py"))
-print(json.dumps(mutants.summary(made, mutants.try_area(root, room, ["tests/test_toy.py"], made, room / "log.jsonl"))))
+outcomes = mutants.try_area(root, room, ["tests/test_toy.py"], made, room / "log.jsonl")
+print(json.dumps(mutants.summary(made, outcomes, len(made))))
 """
 
 
@@ -93,7 +94,7 @@ def test_mutants_die_by_a_failing_test_or_by_time_and_survive_what_no_test_looks
     assert {one["now"] for one in found["survivors"]} == {
         "if len(found) >= (last or 0):", "if len(found) == (last or 1):", "if len(found) == (last or -1):"
     }  # fmt: skip
-    assert found["killed"] == found["mutants"] - 4 >= 10
+    assert found["killed"] == found["tried"] - 4 >= 10
     assert (tree / "dlr_core" / "toy.py").read_text() == SOURCE
 
     log = tree.parent / "room" / "log.jsonl"
@@ -101,7 +102,7 @@ def test_mutants_die_by_a_failing_test_or_by_time_and_survive_what_no_test_looks
     log.write_text(lines + '["torn')
     assert tried(tree) == found
     assert log.read_text().startswith(lines)
-    assert len(log.read_text().splitlines()) == found["mutants"] + 1  # nothing was tried again
+    assert len(log.read_text().splitlines()) == found["tried"] + 1  # nothing was tried again
 
 
 def test_tests_that_fail_without_a_mutant_kill_nothing(tree):
@@ -117,7 +118,15 @@ def test_our_modules_must_not_be_loaded_before(tree, tmp_path):
 
 def test_a_share_counts_neither_broken_mutants_as_dead_nor_equivalents_as_such():
     one = mutants.Mutant("a.py", "AddNot", "", 1, "if a:", "if not a:")
-    area = mutants.summary([one] * 6, ["killed", "killed", "timeout", "survived", "broken", "broken"])
+    area = mutants.summary([one] * 6, ["killed", "killed", "timeout", "survived", "broken", "broken"], 9)
     assert area["share"] == 0.75
     assert area["survivors"] == [{"at": "a.py:1", "was": "if a:", "now": "if not a:"}]
-    assert "| **all** | 12 | 6 | 2 | 2 | 4 | 75.0 |" in mutants.as_markdown({"areas": {"a": area, "b": area}})
+    assert "| **all** | 18 | 12 | 6 | 2 | 2 | 4 | 75.0 |" in mutants.as_markdown({"areas": {"a": area, "b": area}})
+
+
+def test_a_sample_is_the_same_one_again_and_in_order():
+    every = [mutants.Mutant("a.py", "AddNot", "", line, "", "") for line in range(50)]
+    some = mutants.sampled(every, 20)
+    assert some == mutants.sampled(every, 20) == sorted(some, key=lambda one: one.line)
+    assert len({one.line for one in some}) == 20
+    assert mutants.sampled(every, None) == mutants.sampled(every, 50) == every

@@ -336,6 +336,11 @@ def test_greedy_pathwise_teaches_each_distinct_success_by_its_rarity() -> None:
     torch.testing.assert_close(halved, expected / 2)
 
 
+def test_greedy_pathwise_shares_a_group_among_texts_that_do_not_divide_it() -> None:
+    weights = pathwise_weights(PathwiseGreedy(PathwiseGreedy.Options()), small_batch([[1.0, 0.0, 1.0]]))
+    torch.testing.assert_close(weights, (1.05 - 2 / 3) * torch.tensor([[1.5, 0.0, 1.5]]))
+
+
 def test_greedy_pathwise_without_rarity_weighs_every_success_alike() -> None:
     batch = small_batch([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]], repeat=[[False, True, False], [False] * 3])
     weights = pathwise_weights(PathwiseGreedy(PathwiseGreedy.Options(rarity=False)), batch)
@@ -355,11 +360,13 @@ def test_likelihood_is_the_mean_negative_log_likelihood() -> None:
     assert logs == {"gold_nll": pytest.approx(3.5)}
 
 
-def test_likelihood_of_a_part_of_the_chains_estimates_the_mean_over_all() -> None:
-    batch = small_batch([[0.0, 0.0], [0.0, 0.0]], group=4, chosen=[[0, 2], [1, 3]], inclusion=0.5)
+@pytest.mark.parametrize("inclusion", [0.5, 0.4])
+def test_likelihood_of_a_part_of_the_chains_estimates_the_mean_over_all(inclusion: float) -> None:
+    batch = small_batch([[0.0, 0.0], [0.0, 0.0]], group=4, chosen=[[0, 2], [1, 3]], inclusion=inclusion)
     loss, logs = Likelihood()(batch)
-    assert float(loss) == pytest.approx(2.5)  # of log-probabilities -1 … -4
-    assert logs == {"gold_nll": pytest.approx(2.5)}
+    expected = (1 + 2 + 3 + 4) / inclusion / 8  # of log-probabilities -1 … -4
+    assert float(loss) == pytest.approx(expected)
+    assert logs == {"gold_nll": pytest.approx(expected)}
 
 
 @pytest.mark.parametrize(
