@@ -309,6 +309,11 @@ def as_markdown(result: dict[str, Any]) -> str:
     return head + "\n".join(rows)
 
 
+def render() -> None:
+    """Write the page from the figures that are kept."""
+    document(DOCS / "reliability.md", "mutants", as_markdown(json.loads(RESULT.read_text(encoding="utf-8"))))
+
+
 def main() -> None:
     """Try what is asked for, keep the figures, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -337,7 +342,8 @@ def main() -> None:
                 areas[name] = summary(chosen, outcomes, len(every))
                 result = {"areas": {name: areas[name] for name in AREAS if name in areas}}
                 RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    document(DOCS / "reliability.md", "mutants", as_markdown(json.loads(RESULT.read_text(encoding="utf-8"))))
+                render()
+    render()
 
 
 if __name__ == "__main__":

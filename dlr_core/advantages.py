@@ -1,6 +1,5 @@
 """Values and baselines of a group of chains when only some of them were decoded."""
 
-import torch
 from torch import Tensor
 
 RARITY_FLOOR = 0.05
