@@ -6,7 +6,7 @@ MINUTES ?= 30
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: help install run results bench faults bad-input soak test check
+.PHONY: help install run results bench faults bad-input soak mutants test coverage check
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/  /'
 
@@ -35,8 +35,15 @@ soak: install    ## a run of MINUTES and ten thousand episodes: memory, files, t
 faults: install  ## kill, tear, starve and lie to runs, rewrite docs/reliability.md (REAL=--real: the real model too)
 	$(BIN)/python benchmarks/faults.py $(REAL)
 
+mutants: install  ## change the formulas one place at a time: do their tests fail? (docs/reliability.md; ONLY=scorers: one area)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py $(addprefix --only ,$(ONLY))
+
 test: check      ## lint, types and every test (the real model included), WORKERS files at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+coverage: install  ## every test, and the lines of the four packages that they run; fails below 90 %
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	    --cov=dlr_core --cov=dlr_plugins --cov=dlr_envs --cov=dlr_cli
 
 check: install   ## ruff and mypy --strict
 	$(BIN)/ruff check .

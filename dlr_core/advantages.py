@@ -1,6 +1,5 @@
 """Values and baselines of a group of chains when only some of them were decoded."""
 
-import torch
 from torch import Tensor
 
 RARITY_FLOOR = 0.05
@@ -18,10 +17,7 @@ def corrected_values(rewards_BK: Tensor, chosen_BK: Tensor, predictions_BG: Tens
 
 def leave_one_out(values_BG: Tensor) -> Tensor:
     """b_i: mean value of the *other* chains of the group (B, G); zero for a group of one."""
-    group = values_BG.shape[1]
-    return (
-        (values_BG.sum(1, keepdim=True) - values_BG) / max(group - 1, 1) if group > 1 else torch.zeros_like(values_BG)
-    )
+    return (values_BG.sum(1, keepdim=True) - values_BG) / max(values_BG.shape[1] - 1, 1)
 
 
 def dead_groups(rewards_BK: Tensor) -> Tensor:

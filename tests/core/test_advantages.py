@@ -55,6 +55,10 @@ def test_a_baseline_ignores_its_own_value() -> None:
     torch.testing.assert_close(leave_one_out(values)[:, 1], leave_one_out(changed)[:, 1])
 
 
+def test_in_a_pair_each_is_the_others_baseline() -> None:
+    assert leave_one_out(torch.tensor([[1.0, 3.0]])).tolist() == [[3.0, 1.0]]
+
+
 def test_a_group_of_one_has_no_baseline() -> None:
     assert leave_one_out(torch.tensor([[3.0], [1.0]])).tolist() == [[0.0], [0.0]]
 

@@ -1,6 +1,7 @@
 """The squashed Gaussian: density, entropy and divergence against independent computations."""
 
 import math
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -104,3 +105,9 @@ def test_kl_is_the_mean_log_ratio_of_the_squashed_densities() -> None:
     grid, weight = density_of_u(0.3, 0.4)
     ratio = one.log_prob(grid[:, None]) - two.log_prob(grid[:, None])
     assert float(one.kl(two)) == pytest.approx(float(torch.trapezoid(weight * ratio, grid)), abs=1e-6)
+
+
+def test_a_policy_stays_what_it_was_made() -> None:
+    one = policy(0.3, 0.4)
+    with pytest.raises(FrozenInstanceError):
+        one.mean = one.mean + 1.0  # type: ignore[misc]

@@ -1,5 +1,6 @@
 """Inclusion probabilities and the fixed-size sample that obeys them."""
 
+import math
 from itertools import combinations
 
 import pytest
@@ -50,8 +51,9 @@ def test_probabilities_do_not_depend_on_a_common_shift() -> None:
     torch.testing.assert_close(inclusion_probabilities(predictions, 2), inclusion_probabilities(predictions + 3.0, 2))
 
 
-def test_keeping_everything_is_certain() -> None:
-    assert bool((inclusion_probabilities(random_predictions(3, 4, 1.0), 4) == 1).all())
+@pytest.mark.parametrize("keep", [4, 5])
+def test_keeping_everything_or_more_is_certain(keep: int) -> None:
+    assert bool((inclusion_probabilities(random_predictions(3, 4, 1.0), keep) == 1).all())
 
 
 def test_exploration_bounds_every_probability_from_below() -> None:
@@ -67,6 +69,14 @@ def test_probabilities_by_hand() -> None:
     torch.testing.assert_close(inclusion, torch.tensor([[1.0, 0.5, 0.5]]))
     mixed = inclusion_probabilities(torch.tensor([[1.0, 0.0, 0.0]]), 2, explore=0.3, sharpness=1.0)
     torch.testing.assert_close(mixed, torch.tensor([[0.9, 0.55, 0.55]]))
+
+
+def test_sharpness_is_the_log_odds_that_a_predicted_reward_of_one_is_worth() -> None:
+    twice = inclusion_probabilities(torch.tensor([[math.log(2.0) / 3, 0.0, 0.0]]), 1, explore=0.0, sharpness=3.0)
+    torch.testing.assert_close(twice, torch.tensor([[0.5, 0.25, 0.25]]))
+    # by default it is 4, and a fifth of the choice is left to chance
+    thrice = inclusion_probabilities(torch.tensor([[math.log(3.0) / 4, 0.0]]), 1)
+    torch.testing.assert_close(thrice, 0.2 * torch.tensor([[0.5, 0.5]]) + 0.8 * torch.tensor([[0.75, 0.25]]))
 
 
 @pytest.mark.parametrize(("group", "keep"), [*SHAPES, (5, 5)])
@@ -101,3 +111,27 @@ def test_the_same_generator_state_draws_the_same_sample() -> None:
     first, again, other = (systematic_sample(inclusion, 3, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_a_common_factor_of_the_probabilities_changes_no_sample() -> None:
+    inclusion = inclusion_probabilities(random_predictions(20, 6, 1.0), 3)
+    drawn = [systematic_sample(inclusion * factor, 3, torch.Generator().manual_seed(7)) for factor in (1.0, 0.5, 2.0)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+
+
+CERTAIN, EQUAL = [1.0, 0.5, 0.5, 0.5, 0.5], [0.75] * 4
+
+
+@pytest.mark.parametrize(
+    ("inclusion", "draw"), [(CERTAIN, 0.0), (CERTAIN, 1.0 - 2.0**-40), (EQUAL, 0.0), (EQUAL, 1.0 - 2.0**-53)]
+)
+def test_the_least_and_the_greatest_draw_take_distinct_chains_too(
+    inclusion: list[float], draw: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, draw, dtype=torch.float64))
+    chosen = systematic_sample(torch.tensor([inclusion] * 50), 3, torch.Generator().manual_seed(8))
+    assert bool((chosen.diff(dim=1) > 0).all())
+    assert int(chosen.max()) < len(inclusion)
+    if inclusion is CERTAIN:
+        assert bool((chosen[:, 0] == 0).all())

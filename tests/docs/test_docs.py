@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import bad_input
+import mutants
 import pytest
 import soak
 from dlr_cli.app import app
@@ -72,7 +73,10 @@ def test_links_lead_somewhere():
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize(("name", "module"), [("bad-input", bad_input), ("soak", soak)])
-def test_measured_figures_are_those_of_the_committed_file(name, module):
+@pytest.mark.parametrize(
+    ("page", "name", "module"),
+    [("security", "bad-input", bad_input), ("security", "soak", soak), ("reliability", "mutants", mutants)],
+)
+def test_measured_figures_are_those_of_the_committed_file(page, name, module):
     kept = module.as_markdown(json.loads(module.RESULT.read_text(encoding="utf-8"))) if module.RESULT.is_file() else ""
-    assert between((DOCS / "security.md").read_text(encoding="utf-8"), name)[1] == kept
+    assert between((DOCS / f"{page}.md").read_text(encoding="utf-8"), name)[1] == kept

@@ -132,6 +132,12 @@ def test_ranking_raises_correct_chains_and_lowers_wrong_ones_and_leaves_the_rest
     assert float(slope.sum()) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_a_single_pair_is_ranked_by_its_own_gap() -> None:
+    batch, log_prob, _ = step_batch([[1.0, 0.0]], ["a"], [[2, 1]], group=3)
+    gap = float((log_prob[0, 2] - log_prob[0, 1]).sum().detach()) / 6
+    assert float(build().ranking(batch, 6).detach()) == pytest.approx(math.log(1 + math.exp(-gap)), rel=1e-5)
+
+
 def test_ranking_without_pairs_is_zero() -> None:
     batch, _, _ = step_batch([[1.0, 1.0], [0.0, 0.0]], ["a", "b"], [[0, 1], [0, 1]], group=2)
     assert float(build().ranking(batch, 6).detach()) == 0.0

@@ -24,6 +24,11 @@ def test_it_is_the_dual_reward_less_the_weighted_entropy():
     assert reward(sample(1.5)) == pytest.approx(1.3 - 0.3)
 
 
+def test_only_decisive_asks_a_decoder_for_entropies():
+    assert Decisive.needs_entropy
+    assert not getattr(Dual, "needs_entropy", False)
+
+
 def test_a_decoder_that_reports_no_entropy_is_refused():
     with pytest.raises(ConfigError, match="entropy_N"):
         Decisive(Decisive.Options())(sample(None))

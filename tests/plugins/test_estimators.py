@@ -274,6 +274,14 @@ def test_normalised_weights_are_divided_by_the_groups_standard_deviation() -> No
     torch.testing.assert_close(score_weights(Score(Score.Options(normalise=True)), batch), expected)
 
 
+def test_two_chains_can_be_normalised_and_a_lone_one_is_left_as_it_is() -> None:
+    for rewards, expected in (([[1.0, 0.0]], torch.tensor([[1.0, -1.0]]) / (0.5**0.5 + 1e-4)), ([[0.5]], [[0.5]])):
+        batch, options = small_batch(rewards), {"normalise": True}
+        want = torch.as_tensor(expected)
+        torch.testing.assert_close(pathwise_weights(Pathwise(Pathwise.Options(**options)), batch), want)
+        torch.testing.assert_close(score_weights(Score(Score.Options(**options)), batch), want)
+
+
 def test_success_weight_is_added_to_correct_chains_without_a_baseline() -> None:
     expected = 2.0 * ADVANTAGES + torch.tensor([[0.5, 0.0, 0.0], [0.0, 0.0, 0.0]])
     options = {"advantage": 2.0, "success_weight": 0.5}
@@ -328,6 +336,11 @@ def test_greedy_pathwise_teaches_each_distinct_success_by_its_rarity() -> None:
     torch.testing.assert_close(halved, expected / 2)
 
 
+def test_greedy_pathwise_shares_a_group_among_texts_that_do_not_divide_it() -> None:
+    weights = pathwise_weights(PathwiseGreedy(PathwiseGreedy.Options()), small_batch([[1.0, 0.0, 1.0]]))
+    torch.testing.assert_close(weights, (1.05 - 2 / 3) * torch.tensor([[1.5, 0.0, 1.5]]))
+
+
 def test_greedy_pathwise_without_rarity_weighs_every_success_alike() -> None:
     batch = small_batch([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]], repeat=[[False, True, False], [False] * 3])
     weights = pathwise_weights(PathwiseGreedy(PathwiseGreedy.Options(rarity=False)), batch)
@@ -347,11 +360,37 @@ def test_likelihood_is_the_mean_negative_log_likelihood() -> None:
     assert logs == {"gold_nll": pytest.approx(3.5)}
 
 
-def test_likelihood_of_a_part_of_the_chains_estimates_the_mean_over_all() -> None:
-    batch = small_batch([[0.0, 0.0], [0.0, 0.0]], group=4, chosen=[[0, 2], [1, 3]], inclusion=0.5)
+@pytest.mark.parametrize("inclusion", [0.5, 0.4])
+def test_likelihood_of_a_part_of_the_chains_estimates_the_mean_over_all(inclusion: float) -> None:
+    batch = small_batch([[0.0, 0.0], [0.0, 0.0]], group=4, chosen=[[0, 2], [1, 3]], inclusion=inclusion)
     loss, logs = Likelihood()(batch)
-    assert float(loss) == pytest.approx(2.5)  # of log-probabilities -1 … -4
-    assert logs == {"gold_nll": pytest.approx(2.5)}
+    expected = (1 + 2 + 3 + 4) / inclusion / 8  # of log-probabilities -1 … -4
+    assert float(loss) == pytest.approx(expected)
+    assert logs == {"gold_nll": pytest.approx(expected)}
+
+
+@pytest.mark.parametrize(
+    ("estimator", "sampling"),
+    [(UNBIASED["score"], False), (UNBIASED["pathwise"], True), (UNBIASED["hybrid"], True),
+     (PathwiseGreedy(PathwiseGreedy.Options()), False), (Likelihood(), False)],
+)  # fmt: skip
+def test_an_estimator_says_what_it_reads_and_what_it_has_differentiated(estimator: Any, sampling: bool) -> None:
+    asked = []
+
+    def asks(what: str) -> Any:
+        return lambda latents, weights: asked.append(what) or latents.sum() * 0.0 + weights.sum()
+
+    moved = torch.tensor([[[0.1, 0.1], [0.0, 0.0], [0.0, 0.0]]])
+    batch = replace(
+        small_batch([[1.0, 0.0, 0.0]], log_prob_BGT=moved),
+        weighted_completion_log_prob=asks("said"), weighted_gold_log_prob=asks("gold"),
+    )  # fmt: skip
+    right, wrong = torch.tensor([[1.0, 0.0, 0.0]]), torch.zeros(1, 3)
+    won, lost = (float(estimator(replace(batch, rewards_BK=of, correct_BK=of))[0]) for of in (right, wrong))
+    assert estimator.needs_gold == ("gold" in asked)
+    assert estimator.needs_completions == ("said" in asked or won != lost)
+    assert estimator.needs_gradient == bool(asked)
+    assert estimator.needs_sampling == sampling  # unbiased for text drawn as likely as the weights have it
 
 
 class CountingEnv:

@@ -1,7 +1,8 @@
 """The `laser` objective: its teacher is the plain model after its own right reasoning, its pupil the latents."""
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 import torch
 from dlr_plugins.contrastive.bidirectional import Bidirectional
@@ -35,7 +36,8 @@ def test_divergence_is_the_mean_kl_over_masked_places():
 
 
 @pytest.mark.parametrize(
-    ("latents", "places", "expected"), [(8, 3, [2, 4, 6]), (3, 2, [1, 2]), (2, 3, [1]), (1, 3, []), (8, 0, [])]
+    ("latents", "places", "expected"),
+    [(8, 3, [2, 4, 6]), (8, 2, [3, 5]), (3, 2, [1, 2]), (2, 3, [1]), (1, 3, []), (8, 0, [])],
 )
 def test_latent_steps_are_spread_evenly_between_the_ends(latents, places, expected):
     assert latent_steps(latents, places) == expected
@@ -149,6 +151,22 @@ def test_reasoning_comes_from_the_runs_generator_alone(tiny_decoder):
     assert losses(1) == first
     assert first[0] != first[1]
     assert losses(2) != first
+
+
+def test_what_the_teacher_thought_is_never_changed(tiny_decoder):
+    taught, _ = build().explicit(toy.batch(SOME, tiny_decoder)[0].main)
+    with pytest.raises(FrozenInstanceError):
+        taught.attempts = []
+
+
+def test_each_reasoning_has_a_seed_of_its_own_out_of_very_many(tiny_decoder, monkeypatch):
+    seeds, make = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: seeds.append(seed) or make(seed))
+    objective = build()
+    for _ in range(3):
+        objective.explicit(toy.batch(SOME, tiny_decoder)[0].main)
+    assert {number for _, number in seeds} == set(range(6))
+    assert max(seed for seed, _ in seeds) > 2**16
 
 
 def test_no_places_no_trajectory(tiny_decoder):

@@ -97,3 +97,9 @@ def test_the_reward_is_the_discounted_gain_of_the_wanted_one(parsed, gain):
     sample = Sample("q", "B", "", parsed, float((parsed or "")[:1] == "B"), 1.0, 3, True)
     assert Ranking(Ranking.Options(cutoff=3, format_weight=0.0))(sample) == pytest.approx(gain, abs=1e-4)
     assert Ranking(Ranking.Options(cutoff=3, format_weight=0.5))(sample) == pytest.approx(gain + 0.5, abs=1e-4)
+
+
+def test_the_rewards_format_weight_is_lost_with_the_format():
+    for keeps, expected in ((0.0, 1.0), (0.5, 1.15), (1.0, 1.3)):
+        sample = Sample("q", "B", "", "B", 1.0, keeps, 3, True)
+        assert Ranking(Ranking.Options(format_weight=0.3))(sample) == pytest.approx(expected)

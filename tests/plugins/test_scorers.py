@@ -1,7 +1,9 @@
 """Pre-decode scorers."""
 
+import pytest
 import torch
 from dlr_plugins.scorers.learned import LearnedScorer
+from dlr_plugins.scorers.likelihood import LikelihoodScorer
 from dlr_plugins.scorers.none import NoScorer
 from dlr_plugins.scorers.random import RandomScorer
 from torch import Tensor
@@ -42,6 +44,37 @@ def test_the_logged_error_is_that_before_learning() -> None:
 def test_an_unlearned_scorer_predicts_nothing() -> None:
     states, mask, latents, _ = toy(4, 3, 0)
     assert not learned().predict(states, mask, latents).any()
+
+
+def test_a_prediction_reads_the_last_state_the_mean_state_and_the_chain() -> None:
+    scorer = learned(lr=1e-2, width=7)
+    for seed in range(3):
+        scorer.update(*toy(8, 4, seed))
+    states, mask, latents, _ = toy(4, 3, 1)
+    states, mask[1, :2] = 0.01 * states, 0  # so small that its normalisation does not hide a sum from a mean
+    for b in range(4):
+        mean = states[b][mask[b].bool()].mean(0)
+        question = scorer.read_question(states[b, -1]) + scorer.read_question(mean)
+        for g in range(3):
+            expected = scorer.out(scorer.head(question + scorer.read_chain(latents[b, g].flatten())))
+            torch.testing.assert_close(scorer.predict(states, mask, latents)[b, g : g + 1], expected)
+
+
+def test_the_learned_scorer_is_as_large_as_its_width_says() -> None:
+    sizes = sorted(tuple(weight.shape) for weight in learned(width=7).parameters())
+    assert sizes == sorted([(6,), (6,), (7, 6), (7,), (7, 6), (7,), (7, 7), (7,), (1, 7), (1,)])
+
+
+def test_a_pass_is_one_step_of_adam_at_the_given_rate() -> None:
+    one, two = learned(passes=1, lr=0.03), learned(passes=2, lr=0.03)
+    batch = toy(8, 4, 0)
+    one.update(*batch)
+    assert float(one.out.bias.detach().abs()) == pytest.approx(0.03, rel=1e-4)  # the first step is the rate itself
+    first, second = one.update(*batch)["scorer_mse"], two.update(*batch)["scorer_mse"]
+    assert first != second
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(value, two.state_dict()[name])
+    assert not torch.allclose(one.out.bias, torch.full((1,), 0.03), atol=1e-4)
 
 
 def test_predictions_have_no_gradient_and_change_no_weight() -> None:
@@ -93,3 +126,10 @@ def test_only_none_needs_every_chain_decoded() -> None:
     assert NoScorer.decodes_all
     assert not RandomScorer.decodes_all
     assert not LearnedScorer.decodes_all
+    assert not LikelihoodScorer.decodes_all
+
+
+def test_the_likelihood_scorer_alone_sees_gold_and_predicts_its_probability() -> None:
+    assert [getattr(kind, "needs_gold", False) for kind in (LikelihoodScorer, NoScorer, LearnedScorer)] == [True, 0, 0]
+    predicted = LikelihoodScorer(**SHAPE).predict_from_gold(torch.tensor([[0.0, 0.25], [0.5, 1.0]]).log())
+    torch.testing.assert_close(predicted, torch.tensor([[0.0, 0.25], [0.5, 1.0]]))
