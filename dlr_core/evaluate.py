@@ -85,7 +85,8 @@ class Evaluator:
             for name, latents_NTD in chains.items():
                 before = decoder.usage.copy()
                 actions = torch.as_tensor(latents_NTD[start : start + self.batch], device=decoder.device)
-                done = decoder.decode(self.engine.inject(cache, actions), self.engine.max_new_tokens)
+                ready = self.engine.inject(cache, actions)
+                done = decoder.decode(ready, self.engine.max_new_tokens, **self.engine.asked)
                 samples[name] += self.engine.judge(chunk, done)
                 flops[name] += prefill + self._flops_since(before)
         return {name: Answers(samples[name], flops[name]) for name in chains}

@@ -181,9 +181,13 @@ class Engine:
             generators = [np.random.default_rng(int(seed)) for row in seeds for seed in row]
             rows_N = torch.arange(ready.rows, device=ready.mask_NS.device)
             ready = ready.select(rows_N.repeat_interleave(count))
-        asked = getattr(self.reward, "needs_entropy", False) and getattr(self.decoder, "reports_entropy", False)
-        more = {"entropy": True} if asked else {}
-        return self.decoder.decode(ready, self.max_new_tokens, self.temperature, generators, **more)
+        return self.decoder.decode(ready, self.max_new_tokens, self.temperature, generators, **self.asked)
+
+    @property
+    def asked(self) -> dict[str, bool]:
+        """What the reward has to know of completions, as arguments of the decoder's ``decode``."""
+        able = getattr(self.reward, "needs_entropy", False) and getattr(self.decoder, "reports_entropy", False)
+        return {"entropy": True} if able else {}
 
     def judge(self, items: Sequence[Item], completions: Completions) -> list[Sample]:
         """The task's verdict on every completion."""

@@ -8,8 +8,13 @@ import torch
 from dlr_plugins.rewards.decisive import Decisive
 from dlr_plugins.rewards.dual import Dual
 
+from dlr_core import PluginHost
+from dlr_core.config import resolve
 from dlr_core.errors import ConfigError
+from dlr_core.pipeline import build_trainer
+from dlr_core.questions import distinct_items
 from dlr_core.records import Sample
+from dlr_core.traces import trace
 
 QUESTIONS = ["What is 2 + 2?", "Hi", "3 * 4 ="]
 
@@ -63,3 +68,16 @@ def test_a_run_under_it_is_rewarded_by_what_the_decoder_reports(tiny_model):
     done = env.unwrapped.finished
     assert all(sample.entropy > 0 for sample in done.samples)
     assert rewards == pytest.approx([sample.correct - 0.5 * sample.entropy for sample in done.samples], rel=1e-5)
+
+
+def test_a_trace_of_such_a_run_has_its_reward(tiny_model):
+    """Traces decode by themselves, after the training: the reward must be told the entropy there too."""
+    host = PluginHost.from_entry_points()
+    settings = {
+        "steps": 1, "decoder": {"model": str(tiny_model)}, "space": {"name": "kv", "num_latents": 2, "latent_dim": 4},
+        "reward": {"name": "decisive", "entropy_weight": 0.5, "format_weight": 0.0}, "replay": {"chains": 0},
+    }  # fmt: skip
+    trainer = build_trainer(resolve(settings, host), host)
+    engine = trainer.env.engine
+    rows = trace(engine, trainer.assistant, distinct_items(engine.task, "validation", 2))
+    assert all(row["reward"] < row["correct"] for row in rows)
