@@ -253,8 +253,11 @@ def digest(root: Path, tests: Sequence[str]) -> str:
 def try_area(root: Path, room: Path, tests: Sequence[str], chosen: Sequence[Mutant], session: Path) -> list[str]:
     """Each mutant's outcome, from the session where that has it."""
     trials, about = Trials(root, room), digest(root, tests)
-    lines = session.read_text(encoding="utf-8").splitlines() if session.is_file() else []
-    known = dict(json.loads(line) for line in lines if line.endswith("]"))  # a last line may be torn
+    known: dict[str, str] = {}
+    for line in session.read_text(encoding="utf-8").splitlines() if session.is_file() else []:
+        with contextlib.suppress(ValueError):  # torn, where a run was killed
+            key, outcome = json.loads(line)
+            known[key] = outcome
     keys = [hashlib.sha256((about + one.file + one.source).encode()).hexdigest() for one in chosen]
     if all(key in known for key in keys):
         return [known[key] for key in keys]

@@ -99,7 +99,7 @@ def test_mutants_die_by_a_failing_test_or_by_time_and_survive_what_no_test_looks
 
     log = tree.parent / "room" / "log.jsonl"
     lines = log.read_text()
-    log.write_text(lines + '["torn')
+    log.write_text(lines + '["torn["more", "killed"]')
     assert tried(tree) == found
     assert log.read_text().startswith(lines)
     assert len(log.read_text().splitlines()) == found["tried"] + 1  # nothing was tried again
