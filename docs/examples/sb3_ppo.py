@@ -2,6 +2,9 @@
 
 python docs/examples/sb3_ppo.py --algorithm ppo --decodes 500 --out runs/ppo
 dlr eval runs/ppo
+
+In a chart of random or principal directions a policy gradient has little to hold on to; one that an earlier run has
+learned (`dlr space fit spaces/learned --from-run RUN`) is loaded with `--space spaces/learned`.
 """
 
 import argparse
@@ -25,18 +28,22 @@ def main() -> None:
     parser.add_argument("--envs", type=int, default=16)
     parser.add_argument("--questions", type=int, default=100, help="test questions of the comparison")
     parser.add_argument("--main-model", default="smollm2-135m")
+    parser.add_argument("--space", type=Path, help="folder of a saved space; principal directions if not given")
+    parser.add_argument("--log-std", type=float, default=-3.0, help="of PPO's policy when it begins")
+    parser.add_argument("--rate", type=float, default=3e-4, help="learning rate")
     parser.add_argument("--out", type=Path, help="run folder that the policy is exported to, for dlr eval")
     args = parser.parse_args()
 
-    space = {"name": "kv", "chart": "principal", "radius": 0.5}
-    env = gymnasium.make_vec(
-        "dlr/ChainSum-v0", num_envs=args.envs, num_latents=4, latent_dim=8, space=space, decoder=args.main_model
-    )
+    fixed = {"space": {"name": "kv", "chart": "principal", "radius": 0.5}, "num_latents": 4, "latent_dim": 8}
+    chosen = fixed if args.space is None else {"space": str(args.space)}
+    env = gymnasium.make_vec("dlr/ChainSum-v0", num_envs=args.envs, decoder=args.main_model, **chosen)
     learner = VecMonitor(SB3VecEnv(env.unwrapped))
+    common = {"learning_rate": args.rate, "seed": 0}
     if args.algorithm == "ppo":
-        model = PPO("MlpPolicy", learner, n_steps=8, batch_size=64, policy_kwargs={"log_std_init": -3}, seed=0)
+        policy = {"log_std_init": args.log_std}
+        model = PPO("MlpPolicy", learner, n_steps=8, batch_size=64, policy_kwargs=policy, **common)
     else:
-        model = SAC("MlpPolicy", learner, learning_starts=4 * args.envs, train_freq=4, gradient_steps=8, seed=0)
+        model = SAC("MlpPolicy", learner, learning_starts=4 * args.envs, train_freq=4, gradient_steps=8, **common)
     rewards: list[float] = []
 
     def remember(local: dict, _: dict) -> bool:
