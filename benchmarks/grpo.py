@@ -5,7 +5,6 @@ choice the kinder one is taken for it: no gradient checkpointing where time is m
 where memory is; no reference model; learning rates that rise and fall by the clock as ours do.
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from dlr_core.config import RunConfig
 from dlr_core.errors import ConfigError
 from dlr_core.questions import distinct_items
 from dlr_core.records import Completions, Item, Sample
-from dlr_core.schedule import Schedule
+from dlr_core.schedule import CLOCKS, Schedule
 
 SETTINGS = ("full", "lora")
 LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
@@ -129,20 +128,22 @@ class Answering:
 class Watch(TrainerCallback):
     """Keeps the clock, asks held-out questions while it stands still, and ends the run."""
 
-    def __init__(self, schedule: Schedule, tally: Tally, prober: Prober | None, answer: Answering) -> None:
-        self.schedule, self.tally, self.prober, self.answer = schedule, tally, prober, answer
+    def __init__(self, config: RunConfig, tally: Tally, prober: Prober | None, answer: Answering) -> None:
+        self.schedule = Schedule(config.optim, config.steps, config.minutes)
+        self.clock = CLOCKS[config.clock]
+        self.tally, self.prober, self.answer = tally, prober, answer
         self.began: float | None = None
         self.waited = 0.0
 
     @property
     def seconds(self) -> float:
         """Of training."""
-        return 0.0 if self.began is None else time.perf_counter() - self.began - self.waited
+        return 0.0 if self.began is None else self.clock() - self.began - self.waited
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask before anything is learned, then start the clock."""
         self._probe(0, 0.0)
-        self.began, self.waited = time.perf_counter(), 0.0
+        self.began, self.waited = self.clock(), 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask if a share of the run is over; stop at its end."""
@@ -155,12 +156,12 @@ class Watch(TrainerCallback):
     def _probe(self, steps: int, seconds: float) -> None:
         if self.prober is None:
             return
-        began = time.perf_counter()
+        began = self.clock()
         self.tally.counting = False
         flops, completions = self.tally.flops, self.tally.completions
         self.prober.take(self.answer, seconds=seconds, steps=steps, flops=flops, completions=completions)
         self.tally.counting = True
-        self.waited += time.perf_counter() - began
+        self.waited += self.clock() - began
 
 
 def make_trainer(
@@ -190,8 +191,7 @@ def make_trainer(
     if setting == "lora":
         model = get_peft_model(model, LoraConfig(**LORA))
     tally, answer = Tally(decoder, setting, engine.max_new_tokens), Answering(engine, model, anchor)
-    schedule = Schedule(config.optim, config.steps, config.minutes)
-    watch = Watch(schedule, tally, prober, answer)
+    watch = Watch(config, tally, prober, answer)
 
     def reward(completions: list[str], completion_ids: list[list[int]], index: list[int], **_: Any) -> list[float]:
         tally.completions += len(completions)
@@ -205,7 +205,7 @@ def make_trainer(
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
 
     def factor(step: int) -> float:
-        return schedule.rate(step, schedule.progress(step, watch.seconds))
+        return watch.schedule.rate(step, watch.schedule.progress(step, watch.seconds))
 
     settings = GRPOConfig(
         output_dir=str(folder), seed=config.seed, learning_rate=rate, max_steps=config.steps or FOREVER,

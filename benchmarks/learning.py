@@ -9,7 +9,8 @@ Ours is the default of ``dlr run``. TRL fine-tunes all weights, or LoRA's, from 
 best hand-written prompt), with our batch (4 questions, 8 completions each), token limit, training questions and reward.
 Its learning rates are swept: every rate of both settings trains once under the first seed, and the rate that ends best
 on *validation* questions trains under the other seeds too. Ours is not swept. Asking the test questions on the way is
-on nobody's clock; neither is loading.
+on nobody's clock; neither is loading. Where other programs share the machine, ``--set clock=cpu`` counts CPU time, and
+OMP_NUM_THREADS=1 lets two pieces run side by side.
 
 The target is the accuracy that the better of TRL's settings ends with, mean over seeds. A seed's time to it is the
 first point of its curve from which on no point is below. The ratio is TRL's training time over ours, median over seeds;
