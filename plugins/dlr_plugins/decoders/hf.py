@@ -29,6 +29,7 @@ from dlr_plugins.decoders.loading import load
 from dlr_plugins.decoders.outline import Outline
 from dlr_plugins.decoders.packed_linear import pack
 from dlr_plugins.decoders.prompt_limits import check_room, positions_of, usable
+from dlr_plugins.decoders.quantised import Weights, check_weights, quantise
 from dlr_plugins.decoders.replaceable import replace_attention
 from dlr_plugins.decoders.shared_stepper import SharedStepper
 from dlr_plugins.decoders.spreading import DeviceMap, Memory, gather, is_spread, placement, real_weight
@@ -55,6 +56,7 @@ class HFDecoder(PromptText):
         model: str = Field("smollm2-135m", description="smollm2-135m, a folder, a .gguf file, or a hub id.")
         device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
         dtype: str = Field("auto", description="auto (float32 on CPU, bfloat16 elsewhere), float32, bfloat16, float16.")
+        weights: Weights = Field("full", description="full, or those of its linear layers in int8 or int4.")
         device_map: DeviceMap = Field(
             "none",
             description="none (all on decoder.device), or how Accelerate spreads it over all devices: auto, balanced, "
@@ -64,12 +66,15 @@ class HFDecoder(PromptText):
         offload_folder: str = Field("", description="Folder for what fits no device; nothing is offloaded there if ''.")
 
     def __init__(self, options: Options) -> None:
+        check_weights(options.weights, spread=options.device_map != "none")
         placed = placement(options.device, options.device_map, options.max_memory, options.offload_folder)
         self.model, self.tokenizer = load(options.model, options.device, options.dtype, placed)
         self.usage = Usage()
         self._beginnings: dict[tuple[int, ...], tuple[list[tuple[Tensor, Tensor]], Tensor]] = {}
         with usable(options.model):
             self.model.eval().requires_grad_(False)
+            self.flops_per_token = token_flops(self.model)
+            quantise(self.model, options.weights)
             self.packed = pack(self.model)
             config = self.model.config.get_text_config()
             self.device: torch.device = gather(self.model)
@@ -79,7 +84,6 @@ class HFDecoder(PromptText):
             self.positions = positions_of(config)
             self.body = self.model.base_model
             self.end_ids = self._end_ids()
-            self.flops_per_token = token_flops(self.model)
             self.kv_sizes, self._template, probe = self._probe()
             self.shares_prompts = self._can_share(probe)
 
@@ -87,7 +91,8 @@ class HFDecoder(PromptText):
     def outline(cls, options: Options) -> Outline:
         """The model without its weights; ModelError if its files are not here."""
         spread = options.device_map != "none"
-        return Outline(options.model, options.device, options.dtype, copies_prompts=cls.copies_prompts, spread=spread)
+        given = options.model, options.device, options.dtype
+        return Outline(*given, copies_prompts=cls.copies_prompts, spread=spread, weights=options.weights)
 
     def _end_ids(self) -> Tensor:
         ends = self.model.generation_config.eos_token_id

@@ -18,6 +18,7 @@ from dlr_plugins.decoders.loading import device_named, dtype_named, silence
 from dlr_plugins.decoders.model_folder import check_folder
 from dlr_plugins.decoders.packed_linear import worth_packing
 from dlr_plugins.decoders.prompt_limits import positions_of
+from dlr_plugins.decoders.quantised import Weights, fits, kept_bytes
 from dlr_plugins.decoders.teacher_forced import MANY_TOKENS, TOKENS
 from dlr_plugins.decoders.text import PromptText
 
@@ -32,7 +33,9 @@ class Outline(PromptText):
         place: where it would be; of a spread model, what kind of device its inputs are on.
     """
 
-    def __init__(self, name: str, device: str, dtype: str, *, copies_prompts: bool, spread: bool) -> None:
+    def __init__(
+        self, name: str, device: str, dtype: str, *, copies_prompts: bool, spread: bool, weights: Weights = "full"
+    ) -> None:
         """From settings of a decoder.
 
         Raises:
@@ -49,7 +52,7 @@ class Outline(PromptText):
                 self.tokenizer = AutoTokenizer.from_pretrained(where, **source)
                 with torch.device("meta"):
                     self.model: Any = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=False)
-            self._read(config.get_text_config(), copies_prompts)
+            self._read(config.get_text_config(), copies_prompts, weights)
         except DLRError:
             raise
         except OSError as error:
@@ -58,7 +61,7 @@ class Outline(PromptText):
         except Exception as error:  # a stranger's files may make the libraries raise anything
             raise ModelError(f"the main model {shown(name)} is not understood: {first_line(error)}") from None
 
-    def _read(self, config: Any, copies_prompts: bool) -> None:
+    def _read(self, config: Any, copies_prompts: bool, weights: Weights) -> None:
         model, self.device = self.model, torch.device("cpu")
         self.hidden_size, self.positions = int(config.hidden_size), positions_of(config)
         heads = int(config.num_attention_heads)
@@ -69,11 +72,13 @@ class Outline(PromptText):
         self.dtype, self.flops_per_token = torch.float32, token_flops(model)
         inner = next((int(found) for key in INNER if (found := getattr(config, key, None))), 4 * self.hidden_size)
         gated = sum(part.weight.shape[0] == inner for part in _linears(model)) >= 2 * layers
-        linear = sum(part.weight.numel() * 4 for part in _linears(model))
         number = model.dtype.itemsize
+        rounded = [] if weights == "full" else [part for part in _linears(model) if _is_rounded(model, part, weights)]
+        linear = sum(part.weight.numel() * 4 for part in _linears(model) if part not in rounded)
+        saved = sum(part.weight.nbytes - kept_bytes(*part.weight.shape, weights, number) for part in rounded)
         packs = not self.spread and worth_packing(linear, self.place, model.dtype, psutil.virtual_memory().total)
         self.size = ModelSize(
-            weights=sum(part.nbytes for part in [*model.parameters(), *model.buffers()]),
+            weights=sum(part.nbytes for part in [*model.parameters(), *model.buffers()]) - saved,
             packed=linear if packs else 0,
             layers=layers,
             cache_width=2 * groups * width * layers,
@@ -104,6 +109,10 @@ class Outline(PromptText):
 
 def _linears(model: torch.nn.Module) -> list[torch.nn.Linear]:
     return [part for part in model.modules() if type(part) is torch.nn.Linear]
+
+
+def _is_rounded(model: Any, part: torch.nn.Linear, weights: Weights) -> bool:
+    return part is not model.get_output_embeddings() and fits(part.in_features, weights)
 
 
 def _here(name: str) -> tuple[str, dict[str, Any]]:
