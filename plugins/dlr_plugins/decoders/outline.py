@@ -75,7 +75,8 @@ class Outline(PromptText):
         number = model.dtype.itemsize
         rounded = [] if weights == "full" else [part for part in _linears(model) if _is_rounded(model, part, weights)]
         linear = sum(part.weight.numel() * 4 for part in _linears(model) if part not in rounded)
-        saved = sum(part.weight.nbytes - kept_bytes(*part.weight.shape, weights, number) for part in rounded)
+        kept = [kept_bytes(part.out_features, part.in_features, weights, number) for part in rounded]
+        saved = sum(int(part.weight.nbytes) for part in rounded) - sum(kept)
         packs = not self.spread and worth_packing(linear, self.place, model.dtype, psutil.virtual_memory().total)
         self.size = ModelSize(
             weights=sum(part.nbytes for part in [*model.parameters(), *model.buffers()]) - saved,

@@ -75,7 +75,9 @@ class QuantisedLinear(nn.Module):
         """The weights (O, I) that the codes stand for."""
         codes_OI = parted(self.codes) if self.halves else self.codes
         groups_OGW = codes_OI.to(self.scale_OG.dtype).unflatten(1, (self.scale_OG.shape[1], -1))
-        return ((groups_OGW - self.zero_OG[..., None]) * self.scale_OG[..., None]).flatten(1)
+        if self.halves:  # in 8 bits zero is 0
+            groups_OGW.sub_(self.zero_OG[..., None])
+        return groups_OGW.mul_(self.scale_OG[..., None]).flatten(1)
 
     def forward(self, input: Tensor) -> Tensor:
         """The product."""
@@ -119,10 +121,11 @@ def rounded(weight_OI: Tensor, weights: Weights) -> tuple[Tensor, Tensor, Tensor
 
 def paired(codes_OI: Tensor) -> Tensor:
     """Codes from −8 to 7, two a byte: (O, I/2)."""
-    even, odd = (codes_OI + 8).to(torch.uint8).unflatten(1, (-1, 2)).unbind(2)
-    return even | odd << 4
+    pairs_OJ2 = (codes_OI + 8).to(torch.uint8).unflatten(1, (-1, 2))
+    return pairs_OJ2[..., 0] | pairs_OJ2[..., 1] << 4
 
 
 def parted(bytes_OJ: Tensor) -> Tensor:
     """The codes again."""
-    return torch.stack([bytes_OJ & 15, bytes_OJ >> 4], 2).flatten(1).to(torch.int8) - 8
+    found: Tensor = torch.stack([bytes_OJ & 15, bytes_OJ >> 4], 2).flatten(1).to(torch.int8) - 8
+    return found

@@ -1,0 +1,39 @@
+"""How something grows: exponents on a log-log scale, and what another unit costs at the end against the beginning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Of one quantity along one axis."""
+
+    whole: float
+    """Least-squares slope of log y against log x, all points."""
+    upper: float
+    """The same of the upper half: what a part that does not grow hides, the end shows."""
+    bend: float
+    """(y₄ − y₃) / (x₄ − x₃) over (y₂ − y₁) / (x₂ − x₁), of the last two points and the first two: 1 along every straight
+    line, through the origin or not; above it the growth is superlinear."""
+
+
+def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """d of the c·x^d that is nearest on a log-log scale.
+
+    Raises:
+        ValueError: fewer than two points, or one that is not above 0.
+    """
+    if len(xs) < 2 or min(*xs, *ys) <= 0:
+        raise ValueError(f"expected two points or more, all above 0, got {list(zip(xs, ys, strict=True))}")
+    return float(np.polyfit(np.log(xs), np.log(ys), 1)[0])
+
+
+def growth(xs: Sequence[float], ys: Sequence[float]) -> Growth:
+    """All three, of points in the order of x; the upper half has the middle one too."""
+    half = len(xs) // 2 if len(xs) > 3 else len(xs) - 2
+    first = (ys[1] - ys[0]) / (xs[1] - xs[0])
+    last = (ys[-1] - ys[-2]) / (xs[-1] - xs[-2])
+    bend = last / first if first > 0 else float("nan")
+    return Growth(exponent(xs, ys), exponent(xs[half:], ys[half:]), bend)

@@ -1,0 +1,145 @@
+"""What 8 and 4 bits a weight cost the default main model: accuracy, seconds, memory.
+
+OMP_NUM_THREADS=1 python benchmarks/quantised.py
+
+One process with the model three times: all bits, int8, int4. The anchor's and a hand-written prompt's accuracy on
+validation questions, and the share of completions that are the full weights' to the letter. Then decoding 32 chains of
+4 questions, and scoring their completions with gradients, in turns; CPU time of one thread, which another program on the
+machine disturbs less than it does the wall clock. Memory is that of all weights and packed copies, and the peak of one
+scoring pass above what was held before it (VmHWM, set back).
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+from dlr_cli.host import load_host
+from documented import DOCS, document
+from entries import HERE, command
+from interleaved import Side, alternate, ratio_of_medians
+from machine import machine
+from memory_side import Peak
+from shared_prompts import Bench
+from sheet import Sheet, spread
+from trimmed import trim
+
+from dlr_core.config import resolve
+from dlr_core.durable import write_whole
+from dlr_core.evaluate import Answers, Evaluator
+from dlr_core.pipeline import env_kwargs
+from dlr_core.questions import distinct_items
+from dlr_core.stats import bootstrap_mean
+
+WEIGHTS = ("full", "int8", "int4")
+PROMPT = "Result:"
+"""The best hand-written one of the default run."""
+MB = 1e6
+
+
+def engine_of(weights: str, model: str) -> Any:
+    """An environment's engine."""
+    host = load_host()
+    config = resolve({"decoder": {"model": model, "weights": weights}, "loggers": []}, host)
+    return host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+
+
+def answers(engine: Any, questions: int) -> dict[str, Answers]:
+    """Under the anchor and under the prompt."""
+    evaluator, space = Evaluator(engine), engine.space
+    items = distinct_items(engine.task, "validation", questions, 0)
+    blank = np.zeros((len(items), space.num_latents, space.latent_dim), np.float32)
+    return {"anchor": evaluator.under_each(items, {"anchor": blank})["anchor"],
+            "prompt": evaluator.under_prompt(items, PROMPT)}  # fmt: skip
+
+
+def texts(found: Answers) -> list[str]:
+    """What was written."""
+    return [sample.completion for sample in found.samples]
+
+
+def held(decoder: Any) -> int:
+    """Bytes of weights, buffers and packed copies."""
+    parts = [*decoder.model.parameters(), *decoder.model.buffers(), *(one.packed for one in decoder.packed)]
+    return sum(int(part.nbytes) for part in parts)
+
+
+def timed(work: Any) -> Side:
+    """CPU seconds."""
+
+    def side(turn: int) -> float:
+        began = process_time()
+        work()
+        return process_time() - began
+
+    return side
+
+
+def peak_of(work: Any) -> int:
+    """Bytes above what is held now."""
+    trim()
+    peak = Peak()
+    peak.forget()
+    work()
+    peak.mark("pass")
+    return peak.marks["pass"]
+
+
+def sheet(cells: Mapping[str, Mapping[str, Any]]) -> Sheet:
+    """A row for every kind of weights."""
+    head = ("weights", "MB held", "MB of a scoring pass", "anchor %", "prompt %", "same completions, anchor %",
+            "same, prompt %", "decoding, CPU s", "× full", "scoring, CPU s", "× full")  # fmt: skip
+    rows = []
+    for name, cell in cells.items():
+        figures = [f"{cell['held_mb']:.0f}", f"{cell['pass_mb']:.0f}"]
+        for row in ("anchor", "prompt"):
+            low, high = cell["ci"][row]
+            figures.append(f"{100 * cell['accuracy'][row]:.1f} ({100 * low:.1f} … {100 * high:.1f})")
+        figures += [f"{100 * cell['same'][row]:.0f}" for row in ("anchor", "prompt")]
+        for work in ("decode", "score"):
+            slower = ratio_of_medians(cells["full"][work], cell[work])
+            figures += [spread(cell[work]), f"{slower.ratio:.2f} ({slower.low:.2f} … {slower.high:.2f})"]
+        rows.append((name, *figures))
+    return Sheet(head, rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, write, document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--main-model", default="smollm2-135m")
+    parser.add_argument("--out", type=Path, default=HERE / "quantised.json")
+    args = parser.parse_args(arguments)
+    engines = {weights: engine_of(weights, args.main_model) for weights in WEIGHTS}
+    benches = {weights: Bench(engine.decoder, engine.space, 48, 4, 8, 8) for weights, engine in engines.items()}
+    cells: dict[str, dict[str, Any]] = {}
+    for weights, engine in engines.items():
+        decoder = engine.decoder
+        benches[weights].score()
+        cells[weights] = {"held_mb": held(decoder) / MB, "pass_mb": peak_of(benches[weights].score) / MB}
+    for work in ("decode", "score"):
+        spent = alternate([timed(getattr(bench, work)) for bench in benches.values()], args.turns)
+        for weights, seconds in zip(WEIGHTS, spent, strict=True):
+            cells[weights][work] = seconds
+    told = {weights: answers(engine, args.questions) for weights, engine in engines.items()}
+    for weights, rows in told.items():
+        cells[weights]["accuracy"] = {row: float(found.correct_N.mean()) for row, found in rows.items()}
+        cells[weights]["ci"] = {row: bootstrap_mean(found.correct_N) for row, found in rows.items()}
+        cells[weights]["same"] = {
+            row: float(np.mean([texts(found)[n] == text for n, text in enumerate(texts(told["full"][row]))]))
+            for row, found in rows.items()
+        }
+    about = {"command": command(), "machine": machine(), "questions": args.questions, "prompt": PROMPT}
+    write_whole(args.out, json.dumps({**about, "cells": cells}, indent=1) + "\n")
+    found = sheet(cells)
+    found.print()
+    if args.out.parent == HERE:
+        document(DOCS / "memory.md", "quantised", found.markdown())
+
+
+if __name__ == "__main__":
+    main()
