@@ -1,6 +1,6 @@
 """Time and memory of a training step against B, K, T, the length of a prompt, and the size of the main model.
 
-OMP_NUM_THREADS=1 python benchmarks/growth.py            # measures, writes growth.json and growth.png, docs/scale.md
+OMP_NUM_THREADS=1 python benchmarks/growth.py            # measures, writes growth.json, growth.png, docs/growth.md
 python benchmarks/growth.py --render                     # picture and page alone
 
 A step is the default run's, whole: rollout, update, search on 16 questions, two replays of 32 successes; its stores are

@@ -15,8 +15,8 @@ class Growth:
     upper: float
     """The same of the upper half: what a part that does not grow hides, the end shows."""
     bend: float
-    """(y₄ − y₃) / (x₄ − x₃) over (y₂ − y₁) / (x₂ − x₁), of the last two points and the first two: 1 along every straight
-    line, through the origin or not; above it the growth is superlinear."""
+    """What another unit costs between the last two points, over what it costs between the first two: 1 along every
+    straight line, through the origin or not; above it the growth is superlinear."""
 
 
 def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:

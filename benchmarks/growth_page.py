@@ -67,9 +67,8 @@ def picture(axes: Mapping[str, Points]) -> Figure:
                 place.set_xlabel(MEANING[axis], fontsize=8)
             if not column:
                 place.set_ylabel(QUANTITIES[key][0], fontsize=8)
-    figure.suptitle(
-        "A training step against each of five sizes, all else as by default; dashed: exponent 1", fontsize=10
-    )
+    title = "A training step against each of five sizes, all else as by default; dashed: exponent 1"
+    figure.suptitle(title, fontsize=10)
     return figure
 
 

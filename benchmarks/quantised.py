@@ -3,10 +3,10 @@
 OMP_NUM_THREADS=1 python benchmarks/quantised.py
 
 One process with the model three times: all bits, int8, int4. The anchor's and a hand-written prompt's accuracy on
-validation questions, and the share of completions that are the full weights' to the letter. Then decoding 32 chains of
-4 questions, and scoring their completions with gradients, in turns; CPU time of one thread, which another program on the
-machine disturbs less than it does the wall clock. Memory is that of all weights and packed copies, and the peak of one
-scoring pass above what was held before it (VmHWM, set back).
+validation questions, and the share of completions that are the full weights' to the letter. Then decoding 32 chains
+of 4 questions, and scoring their completions with gradients, in turns; CPU time of one thread, which another program on
+the machine disturbs less than it does the wall clock. Memory is that of all weights and packed copies, and the peak of
+one scoring pass above what was held before it (VmHWM, set back).
 """
 
 import argparse

@@ -53,10 +53,9 @@ def test_what_has_no_exponent_is_refused(xs, ys):
 
 @pytest.mark.parametrize("axis", list(AXES))
 def test_the_settings_of_every_point_resolve_and_differ_in_one_thing_from_the_default(host, axis, tmp_path):
-    folders = {model: tmp_path for model in MODELS}
-    plain = resolve(
-        {"env": "dlr/Growth-v0", "steps": 10_000, "minutes": None, "loggers": [], "probe": {"every": 0}}, host
-    )
+    folders = dict.fromkeys(MODELS, tmp_path)
+    own = {"env": "dlr/Growth-v0", "steps": 10_000, "minutes": None, "loggers": [], "probe": {"every": 0}}
+    plain = resolve(own, host)
     for point in AXES[axis]:
         config = resolve(point.values(folders), host)
         differing = {key for key, value in config.model_dump().items() if value != plain.model_dump()[key]}

@@ -77,7 +77,8 @@ class QuantisedLinear(nn.Module):
         groups_OGW = codes_OI.to(self.scale_OG.dtype).unflatten(1, (self.scale_OG.shape[1], -1))
         if self.halves:  # in 8 bits zero is 0
             groups_OGW.sub_(self.zero_OG[..., None])
-        return groups_OGW.mul_(self.scale_OG[..., None]).flatten(1)
+        found: Tensor = groups_OGW.mul_(self.scale_OG[..., None]).flatten(1)
+        return found
 
     def forward(self, input: Tensor) -> Tensor:
         """The product."""
@@ -122,7 +123,8 @@ def rounded(weight_OI: Tensor, weights: Weights) -> tuple[Tensor, Tensor, Tensor
 def paired(codes_OI: Tensor) -> Tensor:
     """Codes from −8 to 7, two a byte: (O, I/2)."""
     pairs_OJ2 = (codes_OI + 8).to(torch.uint8).unflatten(1, (-1, 2))
-    return pairs_OJ2[..., 0] | pairs_OJ2[..., 1] << 4
+    found: Tensor = pairs_OJ2[..., 0] | pairs_OJ2[..., 1] << 4
+    return found
 
 
 def parted(bytes_OJ: Tensor) -> Tensor:
