@@ -7,7 +7,8 @@ from typing import Any
 
 REAL = "smollm2-135m"
 WORDS = (0, 52, 152, 352)
-"""Put before a question: prompts of 48, 100, 200 and 400 positions, of which all prompts share the first 21."""
+"""Put before a question: prompts of 48, 100, 200 and 400 positions. Without any all begin with the same sentence, which
+is prefilled once; with words of its own before it each prompt is prefilled whole."""
 
 
 @dataclass(frozen=True)

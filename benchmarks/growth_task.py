@@ -4,6 +4,7 @@ What is right decides how much there is to learn from in a step. An untrained po
 irregularly, that its steps would not compare.
 """
 
+import random
 from zlib import crc32
 
 from pydantic import BaseModel
@@ -15,6 +16,8 @@ from dlr_core.records import Item, Verdict
 RIGHT = 0.4
 """Share of the completions, as in the middle of a default run."""
 SIZE = 4096
+FILLER = ("one", "red", "sun", "day", "dog", "tree", "book", "hand")
+"""Words of one token each. Every question has its own: what all prompts begin with is prefilled once for all."""
 FEW = 8
 """Questions that there are while a run is put together: it calibrates on all, up to 128, which no step does again."""
 
@@ -33,10 +36,11 @@ class GrowthTask:
         return self.available
 
     def item(self, split: str, index: int) -> Item:
-        """A question: all of equally many words."""
+        """A question: all of equally many words, other ones before each."""
         first, second = 10 + index % 64, 10 + index // 64 % 64
         text = f"State the final answer to the following arithmetic problem: {first} + {second} ="
-        return Item(" one" * self.words + " " * bool(self.words) + text, str(first + second), index)
+        words = "".join(f" {word}" for word in random.Random(index).choices(FILLER, k=self.words))
+        return Item(words + " " * bool(words) + text, str(first + second), index)
 
     def gold_text(self, item: Item) -> str:
         """A right answer."""

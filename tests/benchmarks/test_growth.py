@@ -13,6 +13,7 @@ from growth_task import RIGHT, SIZE, GrowthPlugin, GrowthTask
 
 from dlr_core import PluginHost
 from dlr_core.config import resolve
+from dlr_core.pipeline import build_trainer
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,18 @@ def test_the_task_asks_as_many_words_and_calls_a_fixed_share_right():
     assert lengths == [{13 + words} for words in WORDS]
     verdicts = [task.score(task.item("train", index), " 12", True).correct for index in range(SIZE)]
     assert sum(verdicts) / SIZE == pytest.approx(RIGHT, abs=0.03)
+
+
+def test_a_longer_prompt_is_longer_by_what_it_has_to_itself(host, tiny_model):
+    values = {"env": "dlr/Growth-v0", "steps": 1, "loggers": [], "decoder": {"model": str(tiny_model)}}
+    engine = build_trainer(resolve(values, host), host).env.engine
+    counted = []
+    for engine.task.words in (20, 120):
+        before = engine.decoder.usage.copy()
+        width = engine.prefill([engine.task.item("train", number).question for number in range(8)]).mask_NS.shape[1]
+        counted.append((width, engine.decoder.usage.since(before).prefilled))
+    (narrow, few), (wide, many) = counted
+    assert many - few > 0.9 * 8 * (wide - narrow)
 
 
 def test_the_page_shows_what_was_measured():
