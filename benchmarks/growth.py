@@ -3,9 +3,9 @@
 OMP_NUM_THREADS=1 python benchmarks/growth.py            # measures, writes growth.json, growth.png, docs/growth.md
 python benchmarks/growth.py --render                     # picture and page alone
 
-A step is the default run's, whole: rollout, update, search on 16 questions, two replays of 32 successes; its stores are
-filled with what it draws from (a run's are larger, which is memory that is held and costs a step nothing). All
-points take turns, the order of each turn moved on. Seconds are CPU time of the process, with one thread: fair where
+A step is the default run's, whole: rollout, update, search on 16 questions, two replays of 32 successes. Its stores are
+put back after every step; their prompts are few and shared (a run's are memory that is held, and cost a step nothing).
+All points take turns, the order of each turn moved on. Seconds are CPU time of the process, with one thread: fair where
 other programs want the processor too. Memory is the operating system's own peak (VmHWM, set back before every step)
 above what the process holds then.
 
@@ -40,7 +40,7 @@ from dlr_core.replay import Success
 from dlr_core.trainer import Trainer
 
 RESULT = HERE / "growth.json"
-SUCCESSES, UNSOLVED, PREFILLED = 16, 16, 8
+SUCCESSES, UNSOLVED, PREFILLED = 256, 64, 8
 KEPT = ("main_flops", "assistant_flops", "prefilled", "decoded", "scored")
 """Of a step's metrics."""
 Cell = dict[str, list[float]]
@@ -70,19 +70,23 @@ def ready(point: Point, host: PluginHost, folders: Mapping[RandomModel, Path]) -
     task.words, task.available = point.words, SIZE
     trainer.env.reset(seed=0, options={"group_size": trainer.config.decodes})  # the first questions were short
     remember(trainer)
+    for parameter in trainer.parameters:  # Adam's moments are held from here on: they are in no step's peak
+        parameter.grad = torch.zeros_like(parameter)
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
     return trainer
 
 
 def remember(trainer: Trainer) -> None:
-    """Successes and unsolved questions, each with a prompt of its own in memory; a few are prefilled, and copied."""
+    """Successes and unsolved questions; a few prompts are prefilled, and stand for all."""
     engine, rehearsal = trainer.env.engine, trainer.rehearsal
     items = [engine.task.item("train", SIZE - 1 - number) for number in range(SUCCESSES + UNSOLVED)]
     texts = tuple(item.question for item in items[:PREFILLED])
     with torch.no_grad():
         cache = engine.prefill(texts)
+    rows = [cache.select(torch.tensor([row])) for row in range(PREFILLED)]
     for number, item in enumerate(items):
-        row = torch.tensor([number % PREFILLED])
-        prompt = Prompt(item, texts, number % PREFILLED, cache.select(row))
+        prompt = Prompt(item, (item.question,), 0, rows[number % PREFILLED])
         if number < SUCCESSES:
             ids_1L, _ = engine.decoder.encode_targets([engine.task.gold_text(item)])
             rehearsal.buffer.add(Success(prompt, tuple(ids_1L[0].tolist()), 1.0))
@@ -91,7 +95,9 @@ def remember(trainer: Trainer) -> None:
 
 
 def step(trainer: Trainer, cell: Cell) -> None:
-    """One step, into a point's lists."""
+    """One step, into a point's lists; the stores are as they were afterwards."""
+    buffer, frontier = trainer.rehearsal.buffer, trainer.rehearsal.frontier
+    before = list(buffer.entries), dict(frontier.waiting)
     trim()
     peak = Peak()
     peak.forget()
@@ -102,6 +108,7 @@ def step(trainer: Trainer, cell: Cell) -> None:
     cell["bytes"].append(peak.marks["step"])
     for key in KEPT:
         cell[key].append(metrics[key])
+    buffer.entries, frontier.waiting = before
 
 
 def size(point: Point, trainer: Trainer) -> float:
@@ -142,7 +149,7 @@ def measure(turns: int, room: Path) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--render", action="store_true", help="measure nothing")
     args = parser.parse_args(arguments)
     if not args.render:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from interleaved import LEVEL, RESAMPLES
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,9 @@ class Growth:
     """Least-squares slope of log y against log x, all points."""
     upper: float
     """The same of the upper half: what a part that does not grow hides, the end shows."""
+    low: float
+    high: float
+    """Of ``upper``: 95 % percentile bootstrap over turns, a turn's points kept together."""
     bend: float
     """What another unit costs between the last two points, over what it costs between the first two: 1 along every
     straight line, through the origin or not; above it the growth is superlinear."""
@@ -30,10 +34,20 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
     return float(np.polyfit(np.log(xs), np.log(ys), 1)[0])
 
 
-def growth(xs: Sequence[float], ys: Sequence[float]) -> Growth:
-    """All three, of points in the order of x; the upper half has the middle one too."""
+def growth(xs: Sequence[float], values: Sequence[Sequence[float]]) -> Growth:
+    """All of them, of medians over turns.
+
+    Args:
+        xs: where the points are, rising; the upper half has the middle one too.
+        values: of every point, one a turn.
+    """
     half = len(xs) // 2 if len(xs) > 3 else len(xs) - 2
+    turns_PN = np.asarray(values, float)
+    ys = np.median(turns_PN, 1).tolist()
     first = (ys[1] - ys[0]) / (xs[1] - xs[0])
     last = (ys[-1] - ys[-2]) / (xs[-1] - xs[-2])
     bend = last / first if first > 0 else float("nan")
-    return Growth(exponent(xs, ys), exponent(xs[half:], ys[half:]), bend)
+    drawn = np.random.default_rng(0).integers(0, turns_PN.shape[1], (RESAMPLES, turns_PN.shape[1]))
+    medians_PR = np.median(turns_PN[:, drawn], 2)
+    low, high = np.percentile(np.polyfit(np.log(xs[half:]), np.log(medians_PR[half:]), 1)[0], LEVEL)
+    return Growth(exponent(xs, ys), exponent(xs[half:], ys[half:]), float(low), float(high), bend)

@@ -18,9 +18,10 @@ QUANTITIES = {"seconds": ("CPU seconds", 1.0), "bytes": ("MB above what is held"
 Points = Sequence[Mapping[str, Any]]
 
 
-def line(points: Points, key: str) -> tuple[list[float], list[float]]:
-    """Where the points are, and medians there."""
-    return [float(at["x"]) for at in points], [float(np.median(at[key])) * QUANTITIES[key][1] for at in points]
+def line(points: Points, key: str) -> tuple[list[float], list[list[float]]]:
+    """Where the points are, and what each turn found there."""
+    scale = QUANTITIES[key][1]
+    return [float(at["x"]) for at in points], [[value * scale for value in at[key]] for at in points]
 
 
 def exponents(axes: Mapping[str, Points]) -> Sheet:
@@ -30,7 +31,8 @@ def exponents(axes: Mapping[str, Points]) -> Sheet:
         cells = [MEANING[axis], f"{points[0]['x']:.4g} … {points[-1]['x']:.4g}"]
         for key in QUANTITIES:
             found = growth(*line(points, key))
-            cells += [f"{found.whole:.2f}, {found.upper:.2f}", f"{found.bend:.2f}"]
+            upper = f"{found.upper:.2f} [{found.low:.2f}, {found.high:.2f}]"
+            cells += [f"{found.whole:.2f}, {upper}", f"{found.bend:.2f}"]
         rows.append(cells)
     head = ["against", "from … to", "seconds: exponent, upper half", "bend", "memory", "bend", "FLOPs counted", "bend"]
     return Sheet(head, rows)
@@ -55,8 +57,8 @@ def picture(axes: Mapping[str, Points]) -> Figure:
     grid = figure.subplots(2, len(axes), sharey="row")
     for column, (axis, points) in enumerate(axes.items()):
         for row, key in enumerate(("seconds", "bytes")):
-            place, (xs, ys) = grid[row][column], line(points, key)
-            found = growth(xs, ys)
+            place, (xs, turns) = grid[row][column], line(points, key)
+            found, ys = growth(xs, turns), [float(np.median(own)) for own in turns]
             place.loglog(xs, ys, marker="o", markersize=4, color=COLOURS[row])
             place.loglog(xs, [ys[-1] * x / xs[-1] for x in xs], linestyle="--", linewidth=1, color="#9ca3af")
             place.set_title(f"{found.whole:.2f}, upper half {found.upper:.2f}", fontsize=8)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 REAL = "smollm2-135m"
-WORDS = (0, 52, 152, 352)
-"""Put before a question: prompts of 48, 100, 200 and 400 positions. Without any all begin with the same sentence, which
-is prefilled once; with words of its own before it each prompt is prefilled whole."""
+WORDS = (4, 28, 76, 172, 352)
+"""Put before a question: prompts of some 50 to 400 positions. Without any, as on the other axes, all begin with one
+sentence, which is prefilled once; with words of its own before it each prompt is prefilled whole."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def setting(axis: str, key: str, values: tuple[int, ...], default: int) -> list[
 
 
 AXES = {
-    "B": setting("B", "batch.questions", (1, 2, 4, 8), 4),
+    "B": setting("B", "batch.questions", (1, 2, 4, 8, 16), 4),
     "K": setting("K", "batch.samples", (2, 4, 8, 16, 32), 8),
     "T": setting("T", "space.num_latents", (2, 4, 8, 16, 32), 8),
     "prompt": [Point("prompt", words, words=words) for words in WORDS],

@@ -7,7 +7,7 @@ import growth
 import growth_page
 import pytest
 from growth_fit import exponent
-from growth_fit import growth as fit
+from growth_fit import growth as growth_of
 from growth_points import AXES, MODELS, WORDS, RandomModel
 from growth_task import RIGHT, SIZE, GrowthPlugin, GrowthTask
 
@@ -23,12 +23,16 @@ def host():
     return made
 
 
+def fit(xs, ys):
+    return growth_of(xs, [[y] for y in ys])
+
+
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
 def test_a_powers_exponent_is_found(power):
     xs = [1.0, 3.0, 4.0, 10.0]
     found = fit(xs, [5 * x**power for x in xs])
     assert found.whole == pytest.approx(power)
-    assert found.upper == pytest.approx(power)
+    assert found.low == found.high == pytest.approx(found.upper) == pytest.approx(power)
     assert (found.bend > 1.001) == (power > 1)
     assert (found.bend < 0.999) == (power < 1)
 
@@ -44,6 +48,14 @@ def test_a_part_that_does_not_grow_hides_the_exponent_and_not_the_bend():
 def test_the_upper_half_has_the_middle_point_and_what_is_above():
     assert fit([1, 2, 4, 8, 16], [7, 7, 4, 8, 16]).upper == pytest.approx(1)
     assert fit([1, 2, 4, 8], [9, 9, 4, 8]).upper == pytest.approx(1)
+
+
+def test_the_interval_is_that_of_turns_whose_points_stay_together():
+    xs = [1, 2, 4, 8]
+    slow = growth_of(xs, [[x, 3 * x, 2 * x] for x in xs])  # whole turns that are slow change no exponent
+    assert (slow.low, slow.high) == pytest.approx((1, 1))
+    apart = growth_of(xs, [[x, x**2, x**1.5] for x in xs])
+    assert (apart.low, apart.upper, apart.high) == pytest.approx((1, 1.5, 2))
 
 
 @pytest.mark.parametrize(("xs", "ys"), [([1], [1]), ([1, 2], [0, 1]), ([0, 2], [1, 1])])
@@ -68,7 +80,7 @@ def test_the_settings_of_every_point_resolve_and_differ_in_one_thing_from_the_de
 
 def test_axes_rise_and_share_the_default():
     shared = {point.same for points in AXES.values() for point in points}
-    assert len(shared) == sum(map(len, AXES.values())) - 3
+    assert len(shared) == sum(map(len, AXES.values())) - 2
     for points in AXES.values():
         assert [point.value for point in points] == sorted(point.value for point in points)
 
