@@ -224,7 +224,12 @@ class Collector:
 
 def repeats(texts: list[str], group: int) -> Tensor:
     """bool (B, K): whether an earlier chain of the same group has the same text."""
-    flags = [text in texts[n - n % group : n] for n, text in enumerate(texts)]
+    flags: list[bool] = []
+    for start in range(0, len(texts), group):
+        seen: set[str] = set()
+        for text in texts[start : start + group]:
+            flags.append(text in seen)
+            seen.add(text)
     return torch.tensor(flags).view(-1, group)
 
 
