@@ -5,13 +5,14 @@ import torch
 from dlr_plugins.decoders import packed_linear
 from dlr_plugins.decoders.packed_linear import PackedLinear, pack
 from dlr_plugins.decoders.quantised import (
+    GROUP,
     QuantisedLinear,
     check_weights,
+    eight_bits,
     kept_bytes,
     paired,
     parted,
     quantise,
-    rounded,
 )
 from torch import nn
 
@@ -21,7 +22,6 @@ from dlr_core.pipeline import build_trainer
 from dlr_core.testing.decoder import decoder as check_decoder
 
 BITS = ["int8", "int4"]
-STEPS = {"int8": 255, "int4": 15}
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
 
 
@@ -39,40 +39,65 @@ def layer(inputs=64, outputs=24, bias=True):
 
 
 def test_two_codes_a_byte_are_the_codes_again():
-    codes = torch.arange(-8, 8, dtype=torch.int8).repeat(3, 4)
+    codes = torch.arange(16, dtype=torch.uint8).repeat(3, 4)
     kept = paired(codes)
     assert kept.shape == (3, 32)
     assert kept.dtype == torch.uint8
     assert torch.equal(parted(kept), codes)
 
 
-@pytest.mark.parametrize("weights", BITS)
-def test_a_weight_is_off_by_half_a_step_of_its_group_at_most(weights):
+def test_a_weight_in_8_bits_is_off_by_half_a_step_of_its_row_at_most():
     full = layer()
-    kept = QuantisedLinear(full, weights)
-    groups = full.weight.unflatten(1, (kept.scale_OG.shape[1], -1))
-    least, most = groups.amin(2).clamp(max=0), groups.amax(2).clamp(min=0)
-    # int8 is symmetric: its range is twice the largest magnitude. Zero points are whole numbers: one more half step.
-    width = 2 * groups.abs().amax(2) if weights == "int8" else most - least
-    off = (kept.weight() - full.weight).abs().unflatten(1, (kept.scale_OG.shape[1], -1)).amax(2)
-    assert bool((off <= width / STEPS[weights] * 1.01).all())
-    assert bool((off > 0).all())
+    off = (QuantisedLinear(full, "int8").weight() - full.weight).abs()
+    step = 2 * full.weight.abs().amax(1, keepdim=True) / 255
+    assert bool((off <= step * 0.501).sum() >= off.numel() - len(off))  # a row's largest may be off by a whole step
+    assert bool((off <= step * 1.001).all())
+    assert 0.2 < float((off / step).mean()) < 0.3  # a quarter, if steps are as fine as said
+
+
+def test_a_weight_in_4_bits_is_off_by_half_a_step_of_its_group_at_most():
+    full = layer()
+    off = (QuantisedLinear(full, "int4").weight() - full.weight).abs().unflatten(1, (-1, GROUP))
+    groups = full.weight.unflatten(1, (-1, GROUP))
+    step = ((groups.amax(2) - groups.amin(2)) / 15)[..., None]
+    assert bool((off <= step * 0.52).all())  # scale and least value are rounded to float16
+    assert 0.2 < float((off / step).mean()) < 0.3
+
+
+def test_weights_that_lie_on_such_a_grid_are_kept_exactly():
+    torch.manual_seed(0)
+    codes = torch.randint(0, 16, (24, 2, GROUP))
+    codes[..., 0], codes[..., 1] = 0, 15
+    scale, least = (torch.rand(24, 2, 1) / 64).half().float(), -torch.rand(24, 2, 1).half().float()
+    full = layer()
+    full.weight.copy_((codes * scale + least).flatten(1))
+    assert torch.equal(QuantisedLinear(full, "int4").weight(), full.weight)
 
 
 @pytest.mark.parametrize("weights", BITS)
-def test_codes_are_those_that_torchao_chooses(weights):
+@pytest.mark.parametrize("value", [0.0, 0.5, -3.0])
+def test_a_layer_of_one_value_is_kept(weights, value):
+    full = layer()
+    full.weight.fill_(value)
+    torch.testing.assert_close(QuantisedLinear(full, weights).weight(), full.weight, rtol=0.005, atol=0)
+
+
+@pytest.mark.parametrize("weights", BITS)
+def test_half_precision_has_weights_of_its_own_kind(weights):
+    full, half = layer(), layer().to(torch.bfloat16)
+    kept = QuantisedLinear(half, weights)
+    assert kept.weight().dtype == torch.bfloat16
+    assert kept(torch.ones(1, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    torch.testing.assert_close(kept.weight().float(), full.weight, rtol=0, atol=0.012)  # a 15th of 0.25 halved, and 2⁻⁹
+
+
+def test_codes_in_8_bits_are_those_that_torchao_chooses():
     quantization = pytest.importorskip("torchao.quantization")
-    granularity = pytest.importorskip("torchao.quantization.granularity")
-    config = quantization.IntxWeightOnlyConfig(torch.int8, granularity.PerAxis(0))
-    if weights == "int4":
-        mapping = quantization.MappingType.ASYMMETRIC
-        config = quantization.IntxWeightOnlyConfig(torch.int4, granularity.PerGroup(32), mapping)
     theirs = layer(bias=False)
-    own = rounded(theirs.weight.detach().clone(), weights)
-    quantization.quantize_(theirs, config)
-    kept = theirs.weight
-    for one, other in zip(own, (kept.qdata, kept.scale, kept.zero_point), strict=True):
-        assert torch.equal(one, other)
+    codes, scale, _ = eight_bits(theirs.weight.detach().clone())
+    quantization.quantize_(theirs, quantization.IntxWeightOnlyConfig(torch.int8, quantization.PerAxis(0)))
+    assert torch.equal(codes, theirs.weight.qdata)
+    assert torch.equal(scale, theirs.weight.scale)
 
 
 @pytest.mark.parametrize("weights", BITS)

@@ -1,9 +1,9 @@
 """Frozen linear layers whose weights are kept in 8 or 4 bits.
 
-What a layer keeps are codes, and a scale and a zero point of every group of a row: in 8 bits a whole row is a group, in
-4 bits 32 weights are, two codes a byte. They are the codes that torchao's ``IntxWeightOnlyConfig`` chooses. Every pass
-makes the layer's weights of them anew, forward and back: so a pass with gradients holds those of one layer at a time,
-where autograd would keep every layer's until it has gone back.
+In 8 bits a row has one scale, as in torchao's ``IntxWeightOnlyConfig``. In 4 bits 32 weights of a row share a scale and
+a least value, both in float16, and a byte holds two codes: that is GGUF's Q4_1, so that weights which come from such a
+file are kept exactly. Every pass makes the layer's weights of the codes anew, forward and back: so a pass with gradients
+holds those of one layer at a time, where autograd would keep every layer's until it has gone back.
 """
 
 from typing import Any, Literal
@@ -16,6 +16,8 @@ from dlr_core.errors import ConfigError, ModelError
 Weights = Literal["full", "int8", "int4"]
 GROUP = 32
 """Weights of a row that share a scale, in 4 bits."""
+SMALLEST = 2.0**-24
+"""Above 0, of float16."""
 
 
 def check_weights(weights: Weights, *, spread: bool) -> None:
@@ -54,30 +56,30 @@ def fits(width: int, weights: Weights) -> bool:
 
 
 def kept_bytes(rows: int, width: int, weights: Weights, number: int) -> int:
-    """What is kept of a layer: codes, and of every group a scale (``number`` bytes) and a zero point (one)."""
-    groups = rows * (1 if weights == "int8" else width // GROUP)
-    return rows * width // (1 if weights == "int8" else 2) + groups * (number + 1)
+    """What is kept of a layer: a code a weight, and a scale a row of ``number`` bytes, or four bytes a group."""
+    if weights == "int8":
+        return rows * width + rows * number
+    return rows * width // 2 + rows * (width // GROUP) * 4
 
 
 class QuantisedLinear(nn.Module):
-    """xWᵀ + b with W = (codes − zero) · scale, differentiable in x alone."""
+    """xWᵀ + b, differentiable in x alone."""
 
     def __init__(self, layer: nn.Linear, weights: Weights) -> None:
         super().__init__()
-        codes_OI, scale_OG, zero_OG = rounded(layer.weight.detach(), weights)
-        self.halves = weights == "int4"
-        self.codes = nn.Parameter(paired(codes_OI) if self.halves else codes_OI, requires_grad=False)
-        self.scale_OG = nn.Parameter(scale_OG, requires_grad=False)
-        self.zero_OG = nn.Parameter(zero_OG, requires_grad=False)
+        weight_OI = layer.weight.detach()
+        self.dtype = weight_OI.dtype
+        codes, scale, least = eight_bits(weight_OI) if weights == "int8" else four_bits(weight_OI)
+        self.codes, self.scale = _frozen(codes), _frozen(scale)
+        self.least = None if least is None else _frozen(least)
         self.bias = layer.bias
 
     def weight(self) -> Tensor:
         """The weights (O, I) that the codes stand for."""
-        codes_OI = parted(self.codes) if self.halves else self.codes
-        groups_OGW = codes_OI.to(self.scale_OG.dtype).unflatten(1, (self.scale_OG.shape[1], -1))
-        if self.halves:  # in 8 bits zero is 0
-            groups_OGW.sub_(self.zero_OG[..., None])
-        found: Tensor = groups_OGW.mul_(self.scale_OG[..., None]).flatten(1)
+        if self.least is None:
+            return self.codes.to(self.dtype).mul_(self.scale)
+        codes_OGW = parted(self.codes).to(self.dtype).unflatten(1, (self.scale.shape[1], GROUP))
+        found: Tensor = codes_OGW.mul_(self.scale[..., None]).add_(self.least[..., None]).flatten(1)
         return found
 
     def forward(self, input: Tensor) -> Tensor:
@@ -101,33 +103,36 @@ class _Through(torch.autograd.Function):
         return grads[0] @ ctx.linear.weight(), None
 
 
-def rounded(weight_OI: Tensor, weights: Weights) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes (O, I), scales and zero points (O, G), such that (code − zero) · scale is near the weight.
+def _frozen(part: Tensor) -> nn.Parameter:
+    return nn.Parameter(part, requires_grad=False)
 
-    In 8 bits zero is 0 and the largest weight of a row is the end of the range; in 4 bits the range of a group goes
-    from its least weight to its largest, 0 included.
-    """
-    groups_OGW = weight_OI.float().unflatten(1, (1 if weights == "int8" else -1, -1 if weights == "int8" else GROUP))
-    least, most = (-128, 127) if weights == "int8" else (-8, 7)
-    low_OG, high_OG = groups_OGW.amin(2).clamp(max=0), groups_OGW.amax(2).clamp(min=0)
-    if weights == "int8":
-        high_OG = torch.maximum(high_OG, -low_OG)
-        low_OG = -high_OG
-    scale_OG = ((high_OG - low_OG) / (most - least)).clamp(min=torch.finfo(torch.float32).eps)
-    zero_OG = torch.zeros_like(scale_OG) if weights == "int8" else least - (low_OG / scale_OG).round()
-    codes_OGW = (groups_OGW * (1 / scale_OG[..., None])).round() + zero_OG[..., None]
-    codes_OI = codes_OGW.clamp(least, most).to(torch.int8).flatten(1)
-    return codes_OI, scale_OG.to(weight_OI.dtype), zero_OG.clamp(least, most).to(torch.int8)
+
+def eight_bits(weight_OI: Tensor) -> tuple[Tensor, Tensor, None]:
+    """Codes (O, I) from −128 to 127, scales (O, 1): weight ≈ code · scale, a row's largest at the end of the range."""
+    single_OI = weight_OI.float()
+    scale_O1 = (single_OI.abs().amax(1, keepdim=True) / 127.5).clamp(min=torch.finfo(torch.float32).eps)
+    codes_OI = (single_OI * (1 / scale_O1)).round().clamp(-128, 127)
+    return codes_OI.to(torch.int8), scale_O1.to(weight_OI.dtype), None
+
+
+def four_bits(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes from 0 to 15, two a byte (O, I/2), scales and least values (O, G): weight ≈ code · scale + least."""
+    groups_OGW = weight_OI.float().unflatten(1, (-1, GROUP))
+    low_OG, high_OG = groups_OGW.amin(2), groups_OGW.amax(2)
+    least_OG = low_OG.to(torch.float16)
+    scale_OG = ((high_OG - low_OG) / 15).clamp(min=SMALLEST).to(torch.float16)
+    above_OGW = groups_OGW - least_OG.float()[..., None]
+    codes_OGW = (above_OGW / scale_OG.float()[..., None]).round().clamp(0, 15)
+    return paired(codes_OGW.to(torch.uint8).flatten(1)), scale_OG, least_OG
 
 
 def paired(codes_OI: Tensor) -> Tensor:
-    """Codes from −8 to 7, two a byte: (O, I/2)."""
-    pairs_OJ2 = (codes_OI + 8).to(torch.uint8).unflatten(1, (-1, 2))
+    """Codes from 0 to 15, two a byte: (O, I/2)."""
+    pairs_OJ2 = codes_OI.unflatten(1, (-1, 2))
     found: Tensor = pairs_OJ2[..., 0] | pairs_OJ2[..., 1] << 4
     return found
 
 
 def parted(bytes_OJ: Tensor) -> Tensor:
-    """The codes again."""
-    found: Tensor = torch.stack([bytes_OJ & 15, bytes_OJ >> 4], 2).flatten(1).to(torch.int8) - 8
-    return found
+    """The codes again (O, I)."""
+    return torch.stack([bytes_OJ & 15, bytes_OJ >> 4], 2).flatten(1)
