@@ -2,8 +2,8 @@
 
 In 8 bits a row has one scale, as in torchao's ``IntxWeightOnlyConfig``. In 4 bits 32 weights of a row share a scale and
 a least value, both in float16, and a byte holds two codes: that is GGUF's Q4_1, so that weights which come from such a
-file are kept exactly. Every pass makes the layer's weights of the codes anew, forward and back: so a pass with gradients
-holds those of one layer at a time, where autograd would keep every layer's until it has gone back.
+file are kept exactly. Every pass makes the layer's weights of the codes anew, forward and back: so a pass with
+gradients holds those of one layer at a time, where autograd would keep every layer's until it has gone back.
 """
 
 from typing import Any, Literal
