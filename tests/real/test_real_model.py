@@ -11,6 +11,7 @@ import torch
 from dlr_cli.app import app
 from dlr_cli.host import load_host
 from dlr_envs.checker import check_latent_env
+from dlr_plugins.decoders.quantised import QuantisedLinear
 from typer.testing import CliRunner
 
 from dlr_core.evaluate import Evaluator
@@ -90,3 +91,11 @@ def test_chains_that_share_a_prompt_are_read_as_chains_with_a_copy_on_the_real_m
     assert sum(a != b for a, b in zip(found[0][0].texts, found[1][0].texts, strict=True)) <= 1  # a near-tie of logits
     torch.testing.assert_close(found[1][1], found[0][1], atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(found[1][2], found[0][2], atol=1e-4, rtol=1e-3)
+
+
+def test_the_default_model_in_4_bits_is_itself():
+    engine = gymnasium.make("dlr/ChainSum-v0").unwrapped.engine
+    layers = [part for part in engine.decoder.body.modules() if type(part) is torch.nn.Linear]
+    assert len(layers) == 210
+    for layer in layers:
+        assert torch.equal(QuantisedLinear(layer, "int4").weight(), layer.weight)
