@@ -19,8 +19,8 @@ class Growth:
     high: float
     """Of ``upper``: 95 % percentile bootstrap over turns, a turn's points kept together."""
     bend: float
-    """What another unit costs between the last two points, over what it costs between the first two: 1 along every
-    straight line, through the origin or not; above it the growth is superlinear."""
+    """What another unit costs in the upper half, over what it costs in the lower one (slopes of straight lines fitted to
+    each): 1 along every straight line, through the origin or not; above it the growth is superlinear."""
 
 
 def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
@@ -44,8 +44,7 @@ def growth(xs: Sequence[float], values: Sequence[Sequence[float]]) -> Growth:
     half = len(xs) // 2 if len(xs) > 3 else len(xs) - 2
     turns_PN = np.asarray(values, float)
     ys = np.median(turns_PN, 1).tolist()
-    first = (ys[1] - ys[0]) / (xs[1] - xs[0])
-    last = (ys[-1] - ys[-2]) / (xs[-1] - xs[-2])
+    first, last = (float(np.polyfit(xs[part], ys[part], 1)[0]) for part in (slice(half + 1), slice(half, None)))
     bend = last / first if first > 0 else float("nan")
     drawn = np.random.default_rng(0).integers(0, turns_PN.shape[1], (RESAMPLES, turns_PN.shape[1]))
     medians_PR = np.median(turns_PN[:, drawn], 2)
