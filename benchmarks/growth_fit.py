@@ -19,8 +19,8 @@ class Growth:
     high: float
     """Of ``upper``: 95 % percentile bootstrap over turns, a turn's points kept together."""
     bend: float
-    """What another unit costs in the upper half, over what it costs in the lower one (slopes of straight lines fitted to
-    each): 1 along every straight line, through the origin or not; above it the growth is superlinear."""
+    """What another unit costs in the upper half, over what it costs in the lower one (slopes of straight lines fitted
+    to each): 1 along every straight line, through the origin or not; above it the growth is superlinear."""
 
 
 def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
