@@ -5,7 +5,8 @@ python benchmarks/memory.py
 Every side runs in a process of its own, in turn (benchmarks/memory_side.py): the first steps of training with a batch
 of 4 questions and 8 completions each, above what its imports hold. Ours is then taken to the most that it can hold: its
 stores of successes and of unsolved questions filled to their capacity, which a run of ten minutes nearly does. That is
-the figure that is compared; the one without them stands beside it.
+the figure that is compared; the one without them stands beside it. So does a lean run, with full stores, that keeps only 64
+MB of prompts prefilled and no second copy of the weights; its inference is then that of the same settings.
 """
 
 import argparse
@@ -24,6 +25,9 @@ from pictures import bars
 from sheet import Sheet, spread
 
 SIDES = ("inference", "ours", "grpo-full", "grpo-lora")
+LEAN = ("--set", "replay.cache_mb=64", "--set", "decoder.packed=false")
+"""What a run can do without: most prompts kept prefilled, and a second copy of the weights."""
+LEAN_SIDES = ("inference", "ours")
 MB = 2**20
 
 
@@ -68,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     more = ["--steps", str(args.steps), "--main-model", args.main_model]
     more += [part for text in args.set for part in ("--set", text)]
     sides = {side: Alone(side, more) for side in SIDES}
+    sides |= {f"{side}, lean": Alone(side, [*more, *LEAN]) for side in LEAN_SIDES}
     taken = dict(zip(sides, alternate(list(sides.values()), args.repeats), strict=True))
     taken["ours, stores empty"] = [float(found["first_steps"]) for found in sides["ours"].found]
     ratio = ratio_of_medians(taken["ours"], taken["grpo-full"])
@@ -75,9 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured = {
         "main_model": Path(args.main_model).name,
         "peak_mb": {side: [value / MB for value in values] for side, values in taken.items()},
-        "training_over_inference": {side: median[side] / median["inference"] for side in taken},
+        "training_over_inference": {
+            side: median[side] / median["inference, lean" if "lean" in side else "inference"] for side in taken
+        },
         "lora_over_ours": median["grpo-lora"] / median["ours"],
         "full_over_ours_stores_empty": median["grpo-full"] / median["ours, stores empty"],
+        "full_over_ours_lean": median["grpo-full"] / median["ours, lean"],
     }
     sheet(measured).print()
     record("memory_vs_grpo", ratio, measured, args.out)

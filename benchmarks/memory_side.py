@@ -22,7 +22,6 @@ from dlr_cli.host import load_host
 
 from dlr_core.assignments import merge, parse_assignment
 from dlr_core.config import RunConfig, resolve
-from dlr_core.frontier import prompts
 from dlr_core.host import PluginHost
 from dlr_core.pipeline import build_trainer, env_kwargs
 from dlr_core.trainer import Trainer
@@ -96,9 +95,9 @@ def fill(trainer: Trainer) -> None:
         number += group
         with torch.no_grad():
             cache = engine.prefill([item.question for item in items])
-            rows = torch.arange(group, device=device)
             done = engine.decoder.decode(engine.space.inject(cache, zeros), 1)  # how long it is hardly matters
-        rehearsal.remember(prompts(items, cache, rows), done, torch.full((group, 1), float(right), device=device))
+        rehearsal.questions.keep([item.question for item in items], cache)
+        rehearsal.remember(items, done, torch.full((group, 1), float(right), device=device))
 
     while len(rehearsal.buffer.entries) < rehearsal.buffer.capacity and number + group <= size:
         more(right=True)

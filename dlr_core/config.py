@@ -114,7 +114,7 @@ class ReplaySettings(Section):
         2, ge=1, description="Updates on remembered successes in a step; the first is also the rollout's."
     )
     weight: float = Field(1.0, ge=0, description="Weight of their mean negative log-likelihood in the loss.")
-    capacity: int = Field(768, ge=1, description="Successes remembered (about 2.4 MB each with the default model).")
+    capacity: int = Field(768, ge=1, description="Successes remembered.")
     noise: float = Field(
         0.25,
         ge=0,
@@ -141,7 +141,13 @@ class ReplaySettings(Section):
     fresh: int = Field(
         8, ge=1, description="How many of them are new; the others have been tried before, and nothing has solved them."
     )
-    frontier: int = Field(256, ge=1, description="Unsolved questions kept, with their prompts (about 2.4 MB each).")
+    frontier: int = Field(256, ge=1, description="Unsolved questions kept.")
+    cache_mb: float = Field(
+        1152.0,
+        ge=0,
+        description="Megabytes of prompts of remembered and unsolved questions that are kept prefilled; others are "
+        "prefilled again when they are drawn.",
+    )
     tries: int = Field(
         4, ge=1, le=1024, description="Completions per searched question, sampled token by token at temperature 1."
     )

@@ -10,10 +10,10 @@ from torch import Tensor
 from dlr_core.batch import Decodes, StepBatch
 from dlr_core.density import Policy, TanhGaussian
 from dlr_core.errors import PluginError
-from dlr_core.frontier import FindItem, Prompt, unfilled
+from dlr_core.frontier import FindItem
 from dlr_core.protocols import ChainBatch
 from dlr_core.ranks import Ranks
-from dlr_core.records import Completions
+from dlr_core.records import Completions, Item
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,11 @@ def nothing_completed(device: torch.device) -> Completions:
     return Completions(empty.long(), empty, [], torch.zeros(0, dtype=torch.bool, device=device))
 
 
-def joined_prompts(ranks: Ranks, own: Sequence[Prompt], item: FindItem) -> list[Prompt]:
-    """Every rank's prompts; those of the others are not prefilled here."""
+def joined_items(ranks: Ranks, own: Sequence[Item], item: FindItem) -> list[Item]:
+    """Every rank's questions, in the order of the ranks."""
     if ranks.size == 1:
         return list(own)
-    parts = ranks.gather([prompt.state() for prompt in own])
-    return [
-        prompt for rank, part in enumerate(parts) for prompt in (own if rank == ranks.rank else unfilled(part, item))
-    ]
+    return [item(index) for index in ranks.join([each.index for each in own])]
 
 
 def joined_state(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

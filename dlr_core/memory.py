@@ -11,8 +11,8 @@ SINGLE = 4
 """Bytes of float32, in which everything learns."""
 COPIES = 4
 """Of what is trained: itself, its gradient, Adam's two moments."""
-CALIBRATION = 128
-"""Questions that an assistant's reader is calibrated on, all at once."""
+CALIBRATION, AT_ONCE = 128, 32
+"""Questions that an assistant's reader is calibrated on, and how many of them are prefilled together."""
 SLICE = 128
 """Positions whose logits exist at the same time while completions are scored."""
 
@@ -75,6 +75,10 @@ class RunSize:
     tries: int = 0
     stored: int = 0
     """Remembered successes and unsolved questions, at capacity."""
+    beginning: int = 0
+    """First positions that all prompts have in common: they are held once."""
+    store_limit: int = 0
+    """Bytes that prompts of stored questions take at most."""
     sampled: bool = False
     """Whether tokens of the rollout are sampled."""
     needs_gradient: bool = True
@@ -170,7 +174,7 @@ def plan(model: ModelSize, run: RunSize) -> Plan:
         "main model": model.weights,
         "packed copies": model.packed,
         "learned, gradients, Adam": COPIES * SINGLE * run.trained,
-        STORES: run.stored * stored,
+        STORES: min(run.store_limit, run.stored * (stored - prompt_bytes(model, run.beginning))),
     }
     chains = run.questions * run.decodes
     phases = {
@@ -191,12 +195,12 @@ def plan(model: ModelSize, run: RunSize) -> Plan:
 
 
 def _start(model: ModelSize, run: RunSize, stored: int) -> dict[str, int]:
-    """Calibrating on training questions' prompts: their states once more, in float32."""
-    positions = CALIBRATION * (run.prompt + run.latents)
+    """Calibrating on training questions' prompts: a part's, and the states of all, twice more, in float32."""
+    positions = run.prompt + run.latents
     return {
-        "prompts": CALIBRATION * stored,
-        "activations": positions * (model.inner + 4 * model.hidden) * model.number,
-        "assistant": positions * model.hidden * SINGLE,
+        "prompts": AT_ONCE * stored,
+        "activations": AT_ONCE * positions * (model.inner + 4 * model.hidden) * model.number,
+        "assistant": 2 * CALIBRATION * positions * model.hidden * SINGLE,
     }
 
 

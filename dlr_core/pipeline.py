@@ -16,7 +16,7 @@ from dlr_core.generators import seed_process
 from dlr_core.host import PluginHost
 from dlr_core.pretrained import Pretrained
 from dlr_core.protocols import EnvSpec, Refiner
-from dlr_core.questions import calibration_questions
+from dlr_core.questions import calibration_states
 from dlr_core.rank_rules import for_ranks
 from dlr_core.ranks import Ranks
 from dlr_core.records import Item, PromptCache
@@ -92,8 +92,7 @@ def build_trainer(config: RunConfig, host: PluginHost, ranks: Ranks | None = Non
             f"assistant {config.assistant.name!r} was trained elsewhere: it can be evaluated, not trained"
         )
     if hasattr(assistant, "calibrate"):
-        with torch.no_grad():
-            assistant.calibrate(*env.engine.prefill(calibration_questions(env.engine.task, 128)).question_states())
+        assistant.calibrate(*calibration_states(env.engine))
     if config.init_from:
         load_weights({"assistant": assistant, "space": space}, latest_checkpoint(Path(config.init_from)))
     if space.trainable() and config.estimator.name == "score":

@@ -1,10 +1,19 @@
 """Drawing questions of a task: distinct ones for evaluation, a fixed few for calibration."""
 
 import random
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from dlr_core.protocols import Task
 from dlr_core.records import Item
 from dlr_core.splits import Split, normalise
+
+CALIBRATION = 128
+"""Questions that an assistant's reader is calibrated on."""
+AT_ONCE = 32
+"""Of them, those that are prefilled together."""
 
 
 def distinct_items(task: Task, split: Split, count: int, seed: int = 0) -> list[Item]:
@@ -23,3 +32,20 @@ def distinct_items(task: Task, split: Split, count: int, seed: int = 0) -> list[
 def calibration_questions(task: Task, count: int = 32) -> list[str]:
     """The training questions whose states a latent space is scaled by; no answers."""
     return [task.item("train", index).question for index in range(min(count, task.size("train")))]
+
+
+@torch.no_grad()
+def calibration_states(engine: Any) -> tuple[Tensor, Tensor]:
+    """States (N, S, H) and mask (N, S) of training questions, padded on the left; their prompts are not kept.
+
+    Args:
+        engine: whose task and frozen model they are of.
+    """
+    texts = calibration_questions(engine.task, CALIBRATION)
+    parts = [engine.prefill(texts[n : n + AT_ONCE]).question_states() for n in range(0, len(texts), AT_ONCE)]
+    width = max(mask_NS.shape[1] for _, mask_NS in parts)
+    pad = torch.nn.functional.pad
+    return (
+        torch.cat([pad(states_NSH, (0, 0, width - states_NSH.shape[1], 0)) for states_NSH, _ in parts]),
+        torch.cat([pad(mask_NS, (width - mask_NS.shape[1], 0)) for _, mask_NS in parts]),
+    )

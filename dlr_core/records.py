@@ -97,6 +97,21 @@ class Trunk:
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """The first positions of prompts that begin alike, computed once: P of them, one row."""
+
+    keys: tuple[Tensor, ...]
+    """One (1, kv heads, P, head width) tensor per layer."""
+    values: tuple[Tensor, ...]
+    states_1PH: Tensor
+
+    @property
+    def length(self) -> int:
+        """P."""
+        return int(self.states_1PH.shape[1])
+
+
+@dataclass(frozen=True)
 class PromptCache:
     """What the frozen model remembers of a batch of prompts; rows are left-padded.
 
@@ -120,6 +135,8 @@ class PromptCache:
     """What rows have in common. With one, keys and values hold the positions after it; all else covers both."""
     ids_NS: Tensor | None = None
     """Token ids of the cached positions, where the decoder keeps them; what stands on padding means nothing."""
+    beginning: Beginning | None = None
+    """What the first positions of all rows are a copy of, where the decoder keeps it for the next prompts."""
 
     @property
     def rows(self) -> int:
@@ -142,6 +159,7 @@ class PromptCache:
             self.num_latents,
             self.trunk and replace(self.trunk, rows_N=self.trunk.rows_N[rows_M]),
             None if self.ids_NS is None else self.ids_NS[rows_M],
+            self.beginning,
         )
 
     def share(self, rows_M: Tensor) -> "PromptCache":

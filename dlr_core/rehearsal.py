@@ -10,10 +10,11 @@ from torch import Tensor
 from dlr_core.advantages import RARITY_FLOOR
 from dlr_core.aside import Pending
 from dlr_core.config import ReplaySettings
-from dlr_core.everyone import joined_completions, joined_prompts, nothing_completed
-from dlr_core.frontier import Frontier, Prompt, fill, prompts, restore_prompts
-from dlr_core.records import Completions, Item, Sample
-from dlr_core.replay import ReplayBuffer, Success, stack
+from dlr_core.everyone import joined_completions, joined_items, nothing_completed
+from dlr_core.frontier import Frontier
+from dlr_core.question_cache import MB, QuestionCache
+from dlr_core.records import Completions, Item, PromptCache, Sample
+from dlr_core.replay import ReplayBuffer, Success, padded, stack
 from dlr_core.rollout import Collector, correctness, repeats
 
 Metrics = dict[str, Any]
@@ -24,9 +25,9 @@ SURPRISE = (0.05, 3.0)
 
 @dataclass(frozen=True)
 class Attempt:
-    """Completions of some prompts, as many of each."""
+    """Completions of some questions, as many of each."""
 
-    prompts_B: Sequence[Prompt]
+    items_B: Sequence[Item]
     completions: Completions
     judging: Judging | None
     """Their verdicts, on their way; None where this rank has written none of them."""
@@ -41,24 +42,27 @@ class Rehearsal:
         self.openings = tuple(openings)
         self.buffer = ReplayBuffer(settings.capacity)
         self.frontier = Frontier(settings.frontier)
+        self.questions = QuestionCache(self.env.engine.prefill, int(settings.cache_mb * MB))
 
-    def take(self, own_B: Sequence[Prompt], completions: Completions, correct_BK: Tensor) -> None:
+    def take(self, own_B: Sequence[Item], cache: PromptCache, completions: Completions, correct_BK: Tensor) -> None:
         """:meth:`remember` what all ranks have decoded.
 
         Args:
-            own_B: prompts of this rank's questions.
+            own_B: this rank's questions.
+            cache: prompts of the distinct ones, in their order, without latents.
             completions: this rank's.
             correct_BK: 1.0 where right, of every rank's.
         """
         if self.settings.chains:
-            everyone_B = joined_prompts(self.ranks, own_B, self._item)
+            self.questions.keep(list(dict.fromkeys(item.question for item in own_B)), cache)
+            everyone_B = joined_items(self.ranks, own_B, self._item)
             self.remember(everyone_B, joined_completions(self.ranks, completions), correct_BK)
 
-    def remember(self, prompts_B: Sequence[Prompt], completions: Completions, correct_BK: Tensor) -> None:
+    def remember(self, items_B: Sequence[Item], completions: Completions, correct_BK: Tensor) -> None:
         """Keep each distinct correct completion, the rarer in its group the heavier; note what has none.
 
         Args:
-            prompts_B: one per question.
+            items_B: the questions.
             completions: B·K of them, K in a row for each question, of one chain or of several.
             correct_BK: 1.0 where right.
         """
@@ -69,12 +73,12 @@ class Rehearsal:
         for n in (correct_BK.bool() & ~repeat_BK).flatten().nonzero()[:, 0].tolist():
             ids = completions.ids_NL[n][completions.mask_NL[n].bool()].tolist()
             weight = (1.0 + RARITY_FLOOR - rate_B[n // group]) ** self.settings.priority
-            self.buffer.add(Success(prompts_B[n // group], tuple(ids), weight))
-        for prompt, rate in zip(prompts_B, rate_B, strict=True):
+            self.buffer.add(Success(items_B[n // group], tuple(ids), weight))
+        for item, rate in zip(items_B, rate_B, strict=True):
             if rate:
-                self.frontier.solve(prompt.item.question)
+                self.frontier.solve(item.question)
             else:
-                self.frontier.add(prompt)
+                self.frontier.add(item)
 
     def search(self) -> Metrics:
         """Sample tokens on further training questions; what comes out right is remembered, and no more.
@@ -87,14 +91,13 @@ class Rehearsal:
             return {}
         generator = self.collector.generator
         again = self.frontier.draw(self.settings.search - self.settings.fresh, generator)
-        known = {prompt.item.question for prompt in again}
-        new = self._draw_new(self.settings.search - len(again))
-        new = [prompt for prompt in new if prompt.item.question not in known]
+        known = {item.question for item in again}
+        new = [item for item in self._draw_new(self.settings.search - len(again)) if item.question not in known]
         tries, openings = self.settings.tries, self.openings
         plan = [(new, openings[0], tries)]
         plan += [(again, text, len(range(place, tries, len(openings)))) for place, text in enumerate(openings)]
         with self.collector.frozen.watch(self.collector.verifying):  # while one is judged, the next is written
-            attempts = [self._attempt(prompts_B, text, count) for prompts_B, text, count in plan if prompts_B and count]
+            attempts = [self._attempt(items_B, text, count) for items_B, text, count in plan if items_B and count]
             samples = [sample for attempt in attempts for sample in self._learned(attempt)]
         solved = {sample.question for sample in samples if sample.correct}
         for question in solved:
@@ -107,64 +110,61 @@ class Rehearsal:
             "frontier": len(self.frontier.waiting),
         }
 
-    def _attempt(self, prompts_B: Sequence[Prompt], opening: str, count: int) -> Attempt:
-        """``count`` completions of each prompt, sampled token by token; of several ranks, this one's share."""
-        own = self.ranks.share(len(prompts_B))
+    def _attempt(self, items_B: Sequence[Item], opening: str, count: int) -> Attempt:
+        """``count`` completions of each question, sampled token by token; of several ranks, this one's share."""
+        own = self.ranks.share(len(items_B))
         seed = int(torch.randint(2**31, (), generator=self.collector.generator))
-        noise_NTD = self._noise(len(prompts_B) * count)
+        noise_NTD = self._noise(len(items_B) * count)
         if own.start == own.stop:
-            return Attempt(prompts_B, nothing_completed(self.collector.device), None)
+            return Attempt(items_B, nothing_completed(self.collector.device), None)
         rows = slice(own.start * count, own.stop * count)
-        return Attempt(prompts_B, *self._sampled(prompts_B[own], opening, noise_NTD[rows], seed, rows.start))
+        return Attempt(items_B, *self._sampled(items_B[own], opening, noise_NTD[rows], seed, rows.start))
 
     def _learned(self, attempt: Attempt) -> list[Sample]:
         """All ranks' samples of an attempt; what is right among them is remembered."""
         own = [] if attempt.judging is None else attempt.judging.result()
         completions, judged = joined_completions(self.ranks, attempt.completions), self.ranks.join(own)
-        self.remember(attempt.prompts_B, completions, correctness(judged).view(len(attempt.prompts_B), -1))
+        self.remember(attempt.items_B, completions, correctness(judged).view(len(attempt.items_B), -1))
         return judged
 
     def _sampled(
-        self, prompts_B: Sequence[Prompt], opening: str, noise_NTD: Tensor, seed: int, first: int
+        self, items_B: Sequence[Item], opening: str, noise_NTD: Tensor, seed: int, first: int
     ) -> tuple[Completions, Judging]:
-        """Completions of as many chains of each prompt as there is noise for; the first is number ``first`` of all."""
-        count = len(noise_NTD) // len(prompts_B)
-        fill(prompts_B, self.env.engine.prefill)
-        cache = stack([prompt.cache for prompt in prompts_B])
+        """As many completions of each question as there is noise for; the first is number ``first`` of all."""
+        count = len(noise_NTD) // len(items_B)
+        cache = stack(self.questions.rows([item.question for item in items_B]))
         states_BSH, mask_BS = cache.question_states()
-        rows_N = torch.arange(len(prompts_B), device=mask_BS.device).repeat_interleave(count)
+        rows_N = torch.arange(len(items_B), device=mask_BS.device).repeat_interleave(count)
         with torch.no_grad():
             chains = self.collector.sample(states_BSH.float(), mask_BS, noise_NTD)
-        items = [prompt.item for prompt in prompts_B for _ in range(count)]
+        items = [item for item in items_B for _ in range(count)]
         done: tuple[Completions, Judging] = self.env.engine.complete(
             items, cache, rows_N, chains.actions_NTD, seed=seed, opening=opening, first=first
         )
         return done
 
-    def _draw_new(self, count: int) -> list[Prompt]:
-        """Distinct training questions, prefilled; fewer if the task has fewer."""
+    def _draw_new(self, count: int) -> list[Item]:
+        """Distinct training questions; fewer if the task has fewer."""
         task, generator = self.env.engine.task, self.collector.generator
         drawn = torch.randint(task.size("train"), (count,), generator=generator).tolist()
-        items = list({item.question: item for item in (task.item("train", index) for index in drawn)}.values())
-        if not items:
-            return []
-        if self.ranks.size > 1:  # each prefills its own
-            cohort = tuple(item.question for item in items)
-            return [Prompt(item, cohort, row) for row, item in enumerate(items)]
-        cache = self.env.engine.prefill([item.question for item in items])
-        return prompts(items, cache, torch.arange(len(items), device=cache.mask_NS.device))
+        return list({item.question: item for item in (task.item("train", index) for index in drawn)}.values())
+
+    def cache_logs(self) -> Metrics:
+        """How the question cache has done in a step."""
+        return dict(self.questions.log()) if self.settings.chains else {}
 
     def state(self) -> dict[str, Any]:
         """JSON-ready, for the checkpoint."""
-        waiting = [prompt.state() for prompt in self.frontier.waiting.values()]
-        return {"successes": self.buffer.state(), "frontier": waiting}
+        waiting = [{"index": item.index} for item in self.frontier.waiting.values()]
+        return {"successes": self.buffer.state(), "frontier": waiting, "questions": self.questions.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """From :meth:`state`."""
-        prefill = self.env.engine.prefill if self.ranks.size == 1 else None
-        self.buffer.restore(state["successes"], prefill, self._item)
-        waiting = restore_prompts(state["frontier"], prefill, self._item)
-        self.frontier.waiting = {prompt.item.question: prompt for prompt in waiting}
+        """From :meth:`state`; of several ranks each prefills a question when it first needs it."""
+        self.buffer.restore(state["successes"], self._item)
+        waiting = [self._item(saved["index"]) for saved in state["frontier"]]
+        self.frontier.waiting = {item.question: item for item in waiting}
+        if self.ranks.size == 1 and "questions" in state:
+            self.questions.restore(state["questions"])
 
     def _item(self, index: int) -> Item:
         found: Item = self.env.engine.task.item("train", index)
@@ -175,8 +175,10 @@ class Rehearsal:
         count = self.settings.chains
         if not count or len(self.buffer.entries) < least:
             return None, {}
-        own, prefill = self.ranks.share(count), self.env.engine.prefill
-        cache, ids_NL, mask_NL = self.buffer.sample(count, self.collector.generator, own, prefill)
+        own = self.ranks.share(count)
+        drawn = self.buffer.sample(count, self.collector.generator)[own]
+        cache = self._prompts([success.item for success in drawn])
+        ids_NL, mask_NL = padded(drawn, cache.mask_NS.device)
         states_NSH, mask_NS = cache.question_states()
         states_NSH = states_NSH.float()
         if self.settings.blur:
@@ -193,6 +195,12 @@ class Rehearsal:
             "replay_nll": float(nll.detach()),
             "replay_size": len(self.buffer.entries),
         }
+
+    def _prompts(self, items: Sequence[Item]) -> PromptCache:
+        """A prompt for every item, each distinct one held once."""
+        place = {question: row for row, question in enumerate(dict.fromkeys(item.question for item in items))}
+        cache = stack(self.questions.rows(list(place)))
+        return cache.share(torch.tensor([place[item.question] for item in items], device=cache.mask_NS.device))
 
     def _noise(self, rows: int) -> Tensor:
         return self.settings.noise * self.collector.noise(rows)

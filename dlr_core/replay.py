@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlr_core.frontier import FindItem, Prefill, Prompt, fill, restore_prompts
-from dlr_core.records import PromptCache
+from dlr_core.frontier import FindItem
+from dlr_core.records import Item, PromptCache
 
 
 @dataclass(frozen=True)
 class Success:
     """One correct completion."""
 
-    prompt: Prompt
+    item: Item
     ids: tuple[int, ...]
     weight: float
     """Sampling weight: what is rare, or still unlikely, is replayed more."""
@@ -58,30 +58,11 @@ class ReplayBuffer:
         """Remember one; the oldest is forgotten when full."""
         self.entries = [*self.entries, success][-self.capacity :]
 
-    def sample(
-        self, count: int, generator: torch.Generator, share: slice | None = None, prefill: Prefill | None = None
-    ) -> tuple[PromptCache, Tensor, Tensor]:
-        """Prompts of ``count`` successes (with replacement), each held once, their ids (count, L) and mask.
-
-        Args:
-            count: how many are drawn.
-            generator: what they are drawn from.
-            share: which of them are given (None: all); all are noted as drawn.
-            prefill: for prompts that nobody has prefilled here.
-        """
+    def sample(self, count: int, generator: torch.Generator) -> list[Success]:
+        """``count`` successes, with replacement; they are noted as drawn."""
         weights = torch.tensor([entry.weight for entry in self.entries])
         self.drawn = torch.multinomial(weights, count, replacement=True, generator=generator).tolist()
-        chosen = [self.entries[i] for i in (self.drawn if share is None else self.drawn[share])]
-        if prefill is not None:
-            fill([entry.prompt for entry in chosen], prefill)
-        length = max(len(entry.ids) for entry in chosen)
-        prompts = {(entry.prompt.cohort, entry.prompt.row): entry.prompt.cache for entry in chosen}
-        place = {key: number for number, key in enumerate(prompts)}
-        device = chosen[0].prompt.cache.mask_NS.device
-        rows = torch.tensor([place[entry.prompt.cohort, entry.prompt.row] for entry in chosen], device=device)
-        ids = torch.tensor([[*e.ids, *[e.ids[-1]] * (length - len(e.ids))] for e in chosen], device=device)
-        mask = torch.tensor([[1.0] * len(e.ids) + [0.0] * (length - len(e.ids)) for e in chosen], device=device)
-        return stack(list(prompts.values())).share(rows), ids, mask
+        return [self.entries[index] for index in self.drawn]
 
     def reweigh(self, weights: Sequence[float]) -> None:
         """New weights of the entries that were drawn last, one per draw."""
@@ -89,12 +70,17 @@ class ReplayBuffer:
             self.entries[index] = replace(self.entries[index], weight=weight)
 
     def state(self) -> list[dict[str, Any]]:
-        """JSON-ready: texts and ids, not tensors."""
-        return [{**entry.prompt.state(), "ids": list(entry.ids), "weight": entry.weight} for entry in self.entries]
+        """JSON-ready: numbers and ids, not tensors."""
+        return [{"index": entry.item.index, "ids": list(entry.ids), "weight": entry.weight} for entry in self.entries]
 
-    def restore(self, state: Sequence[dict[str, Any]], prefill: Prefill | None, item: FindItem) -> None:
-        """Rebuild from :meth:`state`, prefilling each cohort again (with None: where it is needed)."""
-        made = restore_prompts(state, prefill, item)
-        self.entries = [
-            Success(prompt, tuple(saved["ids"]), saved["weight"]) for prompt, saved in zip(made, state, strict=True)
-        ]
+    def restore(self, state: Sequence[dict[str, Any]], item: FindItem) -> None:
+        """Rebuild from :meth:`state`."""
+        self.entries = [Success(item(saved["index"]), tuple(saved["ids"]), saved["weight"]) for saved in state]
+
+
+def padded(successes: Sequence[Success], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Completion ids (N, L) and their mask, padded on the right."""
+    length = max(len(each.ids) for each in successes)
+    ids = [[*each.ids, *[each.ids[-1]] * (length - len(each.ids))] for each in successes]
+    mask = [[1.0] * len(each.ids) + [0.0] * (length - len(each.ids)) for each in successes]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

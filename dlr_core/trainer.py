@@ -13,7 +13,6 @@ from dlr_core.calibration import ScorerMonitor
 from dlr_core.config import RunConfig
 from dlr_core.density import Policy, TanhGaussian
 from dlr_core.everyone import joined_account, joined_row, joined_state, own_state
-from dlr_core.frontier import prompts
 from dlr_core.lockstep import Report, drawn, exchange, process_drawn
 from dlr_core.protocols import Assistant, Scorer
 from dlr_core.rank_rules import share_parts
@@ -215,8 +214,8 @@ class Trainer:
                 logs = self._accumulate(estimator, rollout.batch, everyone.batch)
             gathered.append({**metrics, **logs})
             done = self.env.finished
-            made = prompts(done.items, done.cache, done.rows_N)[:: self.config.decodes]
-            self.rehearsal.take(made, done.completions, everyone.batch.each.correct_BKM.flatten(1))
+            asked = done.items[:: self.config.decodes]
+            self.rehearsal.take(asked, done.cache, done.completions, everyone.batch.each.correct_BKM.flatten(1))
         self._scale_gradients(questions / alive if more and alive else 1 / least)
         with self.ledger.phase("search"):
             search_logs = self.rehearsal.search()
@@ -234,7 +233,7 @@ class Trainer:
         for _ in range(self.config.batch.epochs - 1):
             self.updates.backward(estimator(self.collector.refresh(rollout.batch))[0])
             self.updates.apply()
-        return {**_combine(gathered), **search_logs, **replay_logs, "grad_norm": norm}
+        return {**_combine(gathered), **search_logs, **replay_logs, **self.rehearsal.cache_logs(), "grad_norm": norm}
 
     def _scale_gradients(self, factor: float) -> None:
         if factor != 1:

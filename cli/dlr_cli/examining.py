@@ -14,8 +14,6 @@ from dlr_core.paths import expanded, is_file, is_folder
 
 RUN_BYTES = 0.1 * GIGABYTE
 """A run of the default settings leaves half of it."""
-PROMPT_BYTES = 2.4e6
-"""What a remembered prompt of the default model takes."""
 WORKING_BYTES = 1.5 * GIGABYTE
 """Activations, and the frozen weights a second time, in the order in which they are multiplied."""
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
@@ -34,8 +32,7 @@ def examine(main_model: str, out: Path) -> list[Check]:
     host = PluginHost.from_entry_points()
     model = _model(main_model)
     size = smollm2.MODEL_BYTES if main_model == smollm2.NAME else _size(expanded(main_model))
-    replay = ReplaySettings()
-    kept = (replay.capacity + replay.frontier) * PROMPT_BYTES
+    kept = ReplaySettings().cache_mb * 1e6
     checks = [*installed, *plugins(host), device(), model]
     if main_model == smollm2.NAME:
         checks.append(_hub())

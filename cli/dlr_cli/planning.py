@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from dlr_plugins.decoders.text import common_prefix
 from rich.console import Console
 
 from dlr_cli.table import headed
@@ -79,14 +80,15 @@ def _verdict(model: ModelSize, run: RunSize, there: int, positions: int | None, 
 def _run_size(config: RunConfig, host: PluginHost, outline: Any) -> tuple[RunSize, list[str]]:
     """What a step does, and what had to be assumed for it."""
     kwargs, notes = env_kwargs(config, host), []
-    longest = ASSUMED
+    longest, beginning = ASSUMED, 0
 
-    def read() -> int:
+    def read() -> tuple[int, int]:
         task = host.create("task", kwargs["task"], kwargs["task_kwargs"])
-        return max(len(outline.prompt_ids(question)) for question in calibration_questions(task))
+        prompts = [outline.prompt_ids(question) for question in calibration_questions(task)]
+        return max(map(len, prompts)), common_prefix(prompts) if len(prompts) > 1 else 0
 
     try:
-        longest = within(PATIENCE, read)
+        longest, beginning = within(PATIENCE, read)
     except Exception as error:  # a stranger's task may raise anything
         notes.append(f"assumed: prompts of {ASSUMED} tokens ({kind_and_line(error)})")
     space = _made(host, "space", config.space.name, config.space.options, notes, decoder=outline)
@@ -120,6 +122,8 @@ def _run_size(config: RunConfig, host: PluginHost, outline: Any) -> tuple[RunSiz
         searched=replay.search if replay.chains else 0,
         tries=replay.tries,
         stored=(replay.capacity + replay.frontier) if replay.chains else 0,
+        beginning=beginning,
+        store_limit=int(replay.cache_mb * 10**6),
         sampled=config.decoder.temperature > 0,
         needs_gradient=getattr(estimator, "needs_gradient", True),
         residual=shares,

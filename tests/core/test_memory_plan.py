@@ -12,7 +12,7 @@ MODEL = ModelSize(
 )  # fmt: skip
 RUN = RunSize(
     questions=2, samples=4, decodes=3, completions=1, prompt=10, latents=5, latent_dim=7, pending=1, tokens=6,
-    trained=100, replayed=4, searched=3, tries=2, stored=9,
+    trained=100, replayed=4, searched=3, tries=2, stored=9, beginning=4, store_limit=10**6,
 )  # fmt: skip
 
 
@@ -25,8 +25,9 @@ def test_what_is_held_is_the_model_its_copies_what_learns_four_times_and_the_ful
         "main model": 1000,
         "packed copies": 600,
         "learned, gradients, Adam": 1600,
-        "replay and frontier": 9 * 15 * 24 * 4,
+        "replay and frontier": 9 * (15 - 4) * 24 * 4,
     }
+    assert plan(MODEL, replace(RUN, store_limit=5000)).held["replay and frontier"] == 5000
 
 
 def test_a_pass_keeps_feed_forward_query_and_two_norms_of_a_position_its_row_s_cache_and_its_attention():

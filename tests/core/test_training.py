@@ -13,7 +13,6 @@ from dlr_core.config import resolve
 from dlr_core.controls import control_table
 from dlr_core.errors import ConfigError, PluginError, RunFolderError
 from dlr_core.evaluate import Evaluator
-from dlr_core.frontier import prompts
 from dlr_core.pipeline import build_trainer
 from dlr_core.questions import distinct_items
 from dlr_core.traces import trace
@@ -334,8 +333,7 @@ def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure,
     )
     rollout = trainer.collector.collect(gold=False)
     done = trainer.env.finished
-    made = prompts(done.items, done.cache, done.rows_N)
-    trainer.rehearsal.remember(made[::4], done.completions, rollout.batch.correct_BK)
+    trainer.rehearsal.remember(done.items[::4], done.completions, rollout.batch.correct_BK)
     samples = rollout.samples
     expected = []
     for start in range(0, len(samples), 4):
@@ -363,8 +361,7 @@ def test_search_adds_only_right_completions_and_leaves_the_rollout_alone(configu
     assert 0 < searched["search_decodes"] <= 5 * 6
     assert "search_decodes" not in plain
     known, found = (
-        {(entry.prompt.item.question, entry.ids) for entry in each.rehearsal.buffer.entries}
-        for each in (without, trainer)
+        {(entry.item.question, entry.ids) for entry in each.rehearsal.buffer.entries} for each in (without, trainer)
     )
     assert known < found
     tokenizer = trainer.env.engine.decoder.tokenizer
@@ -387,7 +384,7 @@ def test_the_search_tries_again_what_nothing_has_solved_and_prefills_only_what_i
         before = set(trainer.rehearsal.frontier.waiting)
         metrics = trainer.step()
         after = set(trainer.rehearsal.frontier.waiting)
-        solved = {entry.prompt.item.question for entry in trainer.rehearsal.buffer.entries}
+        solved = {entry.item.question for entry in trainer.rehearsal.buffer.entries}
         assert not after & solved
         assert before - after <= solved  # a question leaves when it is solved, the frontier being far from full
         assert metrics["frontier"] == len(after)

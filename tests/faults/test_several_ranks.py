@@ -17,7 +17,7 @@ from dlr_core.pipeline import build_trainer
 
 STEPS = 20
 SIZES = (1, 2, 4)
-OWN = {"seconds", "progress", "reduced_bytes", "gathered_bytes"}
+OWN = {"seconds", "progress", "reduced_bytes", "gathered_bytes", "question_cache_hits", "question_cache_mb"}
 SHARED = {"decoded", "scored", "backpropagated", "logits", "scorer_flops"}
 COST = SHARED | {"prefilled", "main_flops", "assistant_flops"}
 

@@ -12,7 +12,6 @@ from dlr_plugins.serving import wire
 
 from dlr_core.cost import Usage
 from dlr_core.errors import ConfigError, ModelError
-from dlr_core.frontier import prompts
 from dlr_core.replay import stack
 
 QUESTIONS = [f"What is {n} + {n * n}{' exactly' * (n % 4)}?" for n in range(12)]
@@ -129,14 +128,13 @@ def test_embeddings_alone_stand_for_states_where_the_model_is_not_here(host, tin
 
 
 def test_a_prompt_survives_selecting_cropping_and_stacking(tiny_decoder, remote):
-    """What the frontier, replay and the spaces do with prompts."""
+    """What search, replay and the spaces do with prompts."""
     cache = remote.prefill(QUESTIONS, [], [], 0)
     whole = rows_of(remote.decode(cache, 5))
     order = torch.tensor([3, 0, 3])
     assert rows_of(remote.decode(cache.select(order), 5)) == [whole[i] for i in order.tolist()]
     singles = [cache.select(torch.tensor([n])) for n in range(3)] + [remote.prefill(["Hi"], [], [], 0)]
     assert rows_of(remote.decode(stack(singles), 5))[:3] == whole[:3]
-    assert prompts([], cache, torch.tensor([], dtype=torch.long)) == []
 
 
 def test_log_probs_come_with_completions_and_are_the_models(tiny_decoder, remote):

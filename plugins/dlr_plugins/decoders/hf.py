@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from dlr_core.cost import Usage
 from dlr_core.errors import ModelError
 from dlr_core.protocols import Steer
-from dlr_core.records import Completions, PromptCache
+from dlr_core.records import Beginning, Completions, PromptCache
 from dlr_plugins.decoders.abreast import abreast, workers_for
 from dlr_plugins.decoders.cache_name import CACHE
 from dlr_plugins.decoders.copied_prompts import CopiedStepper, copied_log_prob, feed_after
@@ -34,7 +34,7 @@ from dlr_plugins.decoders.replaceable import replace_attention
 from dlr_plugins.decoders.shared_stepper import SharedStepper
 from dlr_plugins.decoders.spreading import DeviceMap, Memory, gather, is_spread, placement, real_weight
 from dlr_plugins.decoders.teacher_forced import TeacherForced
-from dlr_plugins.decoders.text import PromptText
+from dlr_plugins.decoders.text import PromptText, common_prefix
 
 BEGINNINGS = 8
 """Beginnings of prompts that are kept (one wording of a task has one, most of the time)."""
@@ -57,6 +57,9 @@ class HFDecoder(PromptText):
         device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
         dtype: str = Field("auto", description="auto (float32 on CPU, bfloat16 elsewhere), float32, bfloat16, float16.")
         weights: Weights = Field("full", description="full, or those of its linear layers in int8 or int4.")
+        packed: bool = Field(
+            True, description="On a CPU: multiply from a second copy of the weights, in oneDNN's order; false saves it."
+        )
         device_map: DeviceMap = Field(
             "none",
             description="none (all on decoder.device), or how Accelerate spreads it over all devices: auto, balanced, "
@@ -70,12 +73,12 @@ class HFDecoder(PromptText):
         placed = placement(options.device, options.device_map, options.max_memory, options.offload_folder)
         self.model, self.tokenizer = load(options.model, options.device, options.dtype, placed)
         self.usage = Usage()
-        self._beginnings: dict[tuple[int, ...], tuple[list[tuple[Tensor, Tensor]], Tensor]] = {}
+        self._beginnings: dict[tuple[int, ...], Beginning] = {}
         with usable(options.model):
             self.model.eval().requires_grad_(False)
             self.flops_per_token = token_flops(self.model)
             quantise(self.model, options.weights)
-            self.packed = pack(self.model)
+            self.packed = pack(self.model) if options.packed else []
             config = self.model.config.get_text_config()
             self.device: torch.device = gather(self.model)
             self.spread = is_spread(self.model)
@@ -91,8 +94,10 @@ class HFDecoder(PromptText):
     def outline(cls, options: Options) -> Outline:
         """The model without its weights; ModelError if its files are not here."""
         spread = options.device_map != "none"
-        given = options.model, options.device, options.dtype
-        return Outline(*given, copies_prompts=cls.copies_prompts, spread=spread, weights=options.weights)
+        return Outline(
+            options.model, options.device, options.dtype, copies_prompts=cls.copies_prompts, spread=spread,
+            weights=options.weights, packed=options.packed,
+        )  # fmt: skip
 
     def _end_ids(self) -> Tensor:
         ends = self.model.generation_config.eos_token_id
@@ -154,7 +159,7 @@ class HFDecoder(PromptText):
             mask_NS[number, fixed : fixed + width - len(body)] = 0
         cache = DynamicCache()
         if start is not None:
-            for layer, (key, value) in enumerate(start[0]):
+            for layer, (key, value) in enumerate(zip(start.keys, start.values, strict=True)):
                 cache.update(key.expand(len(rows), -1, -1, -1), value.expand(len(rows), -1, -1, -1), layer)
         out = self.body(
             input_ids=ids_NS,
@@ -165,13 +170,14 @@ class HFDecoder(PromptText):
         )
         states = out.last_hidden_state
         if start is not None:
-            states = torch.cat([start[1].expand(len(rows), -1, -1), states], 1)
+            states = torch.cat([start.states_1PH.expand(len(rows), -1, -1), states], 1)
         self.usage.prefilled += (
             ids_NS.numel() + fixed
         )  # kept or not: a resumed run must count what an unbroken one does
         tails = torch.tensor([row[len(row) - left :] for row in rows], dtype=torch.long, device=self.device)
         keys, values = _layers(cache)
-        return PromptCache(keys, values, mask_NS, states, self.model.get_input_embeddings()(tails), latents)
+        pending_NPH = self.model.get_input_embeddings()(tails)
+        return PromptCache(keys, values, mask_NS, states, pending_NPH, latents, beginning=start)
 
     def _shared(self, rows: Sequence[Sequence[int]], left: int) -> tuple[int, ...]:
         """What all prompts begin with: a function of the prompts alone, so that running them again gives equal bits."""
@@ -180,14 +186,13 @@ class HFDecoder(PromptText):
         same = min(same, min(map(len, rows)) - left - 1)
         return tuple(rows[0][:same]) if same >= len(self._template) else ()
 
-    def _beginning(self, ids: tuple[int, ...]) -> tuple[list[tuple[Tensor, Tensor]], Tensor] | None:
+    def _beginning(self, ids: tuple[int, ...]) -> Beginning | None:
         """Keys and values of every layer and final states of a prompt's beginning, kept for the next prompts."""
         if not ids:
             return None
         if ids not in self._beginnings:
             out = self.body(input_ids=torch.tensor([ids], device=self.device), use_cache=True)
-            layers = [(layer.keys, layer.values) for layer in getattr(out, CACHE).layers]
-            self._beginnings[ids] = layers, out.last_hidden_state
+            self._beginnings[ids] = Beginning(*_layers(getattr(out, CACHE)), out.last_hidden_state)
             while len(self._beginnings) > BEGINNINGS:
                 self._beginnings.pop(next(iter(self._beginnings)))
         return self._beginnings[ids]
@@ -365,9 +370,3 @@ class HFDecoder(PromptText):
 
 def _layers(cache: DynamicCache) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     return tuple(layer.keys for layer in cache.layers), tuple(layer.values for layer in cache.layers)
-
-
-def common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """How many first tokens all rows share."""
-    columns = zip(*rows, strict=False)
-    return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(map(len, rows)))

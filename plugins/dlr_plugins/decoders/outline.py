@@ -34,8 +34,9 @@ class Outline(PromptText):
     """
 
     def __init__(
-        self, name: str, device: str, dtype: str, *, copies_prompts: bool, spread: bool, weights: Weights = "full"
-    ) -> None:
+        self, name: str, device: str, dtype: str, *, copies_prompts: bool, spread: bool, weights: Weights = "full",
+        packed: bool = True,
+    ) -> None:  # fmt: skip
         """From settings of a decoder.
 
         Raises:
@@ -52,7 +53,7 @@ class Outline(PromptText):
                 self.tokenizer = AutoTokenizer.from_pretrained(where, **source)
                 with torch.device("meta"):
                     self.model: Any = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=False)
-            self._read(config.get_text_config(), copies_prompts, weights)
+            self._read(config.get_text_config(), copies_prompts, weights, packed)
         except DLRError:
             raise
         except OSError as error:
@@ -61,7 +62,7 @@ class Outline(PromptText):
         except Exception as error:  # a stranger's files may make the libraries raise anything
             raise ModelError(f"the main model {shown(name)} is not understood: {first_line(error)}") from None
 
-    def _read(self, config: Any, copies_prompts: bool, weights: Weights) -> None:
+    def _read(self, config: Any, copies_prompts: bool, weights: Weights, packed: bool) -> None:
         model, self.device = self.model, torch.device("cpu")
         self.hidden_size, self.positions = int(config.hidden_size), positions_of(config)
         heads = int(config.num_attention_heads)
@@ -77,7 +78,8 @@ class Outline(PromptText):
         linear = sum(part.weight.numel() * 4 for part in _linears(model) if part not in rounded)
         kept = [kept_bytes(part.out_features, part.in_features, weights, number) for part in rounded]
         saved = sum(int(part.weight.nbytes) for part in rounded) - sum(kept)
-        packs = not self.spread and worth_packing(linear, self.place, model.dtype, psutil.virtual_memory().total)
+        memory = psutil.virtual_memory().total
+        packs = packed and not self.spread and worth_packing(linear, self.place, model.dtype, memory)
         self.size = ModelSize(
             weights=sum(part.nbytes for part in [*model.parameters(), *model.buffers()]) - saved,
             packed=linear if packs else 0,

@@ -56,3 +56,9 @@ class PromptText:
             str(self.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True))
             for ids, mask in zip(ids_NL, mask_NL, strict=True)
         ]
+
+
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all rows share."""
+    columns = zip(*rows, strict=False)
+    return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(map(len, rows)))

@@ -1,0 +1,135 @@
+"""Prompts that have been prefilled, kept for as long as there is room: the main model is frozen, so they stay valid.
+
+What all prompts begin with is one object that the decoder keeps; of a question only the positions after it are held.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlr_core.records import PromptCache
+
+Prefill = Callable[[Sequence[str]], PromptCache]
+MB = 10**6
+
+
+@dataclass(frozen=True)
+class Held:
+    """One question's prompt."""
+
+    cohort: tuple[str, ...]
+    """Questions that were prefilled together: prefilling them again gives the same bits."""
+    row: int
+    own: PromptCache
+    """One row, its keys, values and states without those of the beginning."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(t.nbytes for t in (*self.own.keys, *self.own.values, self.own.states_NSH, self.own.pending_NPH))
+
+
+class QuestionCache:
+    """Prefilled prompts by question; what has not been asked for longest is dropped first.
+
+    Args:
+        prefill: gives the prompts of distinct questions, in their order.
+        limit: bytes that are held at most.
+    """
+
+    def __init__(self, prefill: Prefill, limit: int) -> None:
+        self.prefill, self.limit = prefill, limit
+        self.held: OrderedDict[str, Held] = OrderedDict()
+        self.size = 0
+        """Bytes held."""
+        self._asked = self._found = 0
+
+    def keep(self, questions: Sequence[str], cache: PromptCache) -> None:
+        """Hold what has been prefilled anyway: prompts of distinct questions, in their order, without latents."""
+        for row, question in enumerate(questions):
+            if question in self.held:
+                self.held.move_to_end(question)
+            else:
+                self._hold(question, tuple(questions), row, cache.select(_one(row, cache)))
+        self._shrink()
+
+    def rows(self, questions: Sequence[str]) -> list[PromptCache]:
+        """One prompt for each of some distinct questions; those that are not held are prefilled together."""
+        missing = tuple(question for question in questions if question not in self.held)
+        self._asked += len(questions)
+        self._found += len(questions) - len(missing)
+        found = {question: _whole(self.held[question].own) for question in questions if question in self.held}
+        for question in found:
+            self.held.move_to_end(question)
+        if missing:
+            cache = self.prefill(missing)
+            for row, question in enumerate(missing):
+                found[question] = cache.select(_one(row, cache))
+                self._hold(question, missing, row, found[question])
+        self._shrink()
+        return [found[question] for question in questions]
+
+    def _hold(self, question: str, cohort: tuple[str, ...], row: int, prompt: PromptCache) -> None:
+        self.held[question] = Held(cohort, row, _own(prompt))
+        self.size += self.held[question].size
+
+    def _shrink(self) -> None:
+        while self.size > self.limit:
+            _, dropped = self.held.popitem(last=False)
+            self.size -= dropped.size
+
+    def log(self) -> dict[str, float]:
+        """Since the last call, the share of the prompts asked for that were held; and how much is held now."""
+        hits = {"question_cache_hits": self._found / self._asked} if self._asked else {}
+        self._asked = self._found = 0
+        return {**hits, "question_cache_mb": self.size / MB}
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready: which questions are held, the next to be dropped first; texts and numbers, not tensors."""
+        cohorts = list(dict.fromkeys(held.cohort for held in self.held.values()))
+        place = {cohort: number for number, cohort in enumerate(cohorts)}
+        rows = [[place[held.cohort], held.row] for held in self.held.values()]
+        return {"cohorts": [list(cohort) for cohort in cohorts], "rows": rows}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """From :meth:`state`: every cohort is prefilled once more."""
+        made: dict[tuple[int, int], Held] = {}
+        wanted = [(int(cohort), int(row)) for cohort, row in state["rows"]]
+        for number, texts in enumerate(state["cohorts"]):
+            cache = self.prefill(texts)
+            for row in (row for cohort, row in wanted if cohort == number):
+                made[number, row] = Held(tuple(texts), row, _own(cache.select(_one(row, cache))))
+        self.held = OrderedDict((made[key].cohort[key[1]], made[key]) for key in wanted)
+        self.size = sum(held.size for held in self.held.values())
+
+
+def _one(row: int, cache: PromptCache) -> Tensor:
+    return torch.tensor([row], device=cache.mask_NS.device)
+
+
+def _own(prompt: PromptCache) -> PromptCache:
+    """A prompt less what is its beginning's, in memory of its own."""
+    start = prompt.beginning.length if prompt.beginning else 0
+    return replace(
+        prompt,
+        keys=tuple(keys[:, :, start:].clone() for keys in prompt.keys),
+        values=tuple(values[:, :, start:].clone() for values in prompt.values),
+        states_NSH=prompt.states_NSH[:, start:].clone(),
+    )
+
+
+def _whole(own: PromptCache) -> PromptCache:
+    """The prompt again."""
+    start = own.beginning
+    if start is None:
+        return own
+    return replace(
+        own,
+        keys=tuple(torch.cat(pair, 2) for pair in zip(start.keys, own.keys, strict=True)),
+        values=tuple(torch.cat(pair, 2) for pair in zip(start.values, own.values, strict=True)),
+        states_NSH=torch.cat([start.states_1PH, own.states_NSH], 1),
+    )

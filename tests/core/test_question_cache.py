@@ -1,0 +1,144 @@
+"""Prompts kept prefilled: the same bits as prefilled, within the limit, least recently asked for dropped first."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from dlr_core.question_cache import MB, QuestionCache
+from dlr_core.records import PromptCache
+
+QUESTIONS = [f"What is {n} and {n + 1}?" for n in range(6)]
+
+
+class Counted:
+    """A decoder's prefill that notes what it is asked."""
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder, self.asked = decoder, []
+
+    def __call__(self, questions: Sequence[str]) -> PromptCache:
+        self.asked.append(tuple(questions))
+        anchor = self.decoder.encode("Result:")
+        made: PromptCache = self.decoder.prefill(questions, anchor[:-1], anchor[-1:], len(anchor) - 1)
+        return made
+
+
+def tensors(prompt: PromptCache) -> list[torch.Tensor]:
+    return [*prompt.keys, *prompt.values, prompt.mask_NS, prompt.states_NSH, prompt.pending_NPH]
+
+
+def same(one: PromptCache, other: PromptCache) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
+
+
+def row(cache: PromptCache, number: int) -> PromptCache:
+    return cache.select(torch.tensor([number]))
+
+
+def limit_of(prefill: Counted, prompts: int) -> int:
+    """Bytes of so many prompts that were prefilled alone, and half a one."""
+    cache = QuestionCache(prefill, 10**12)
+    cache.rows(QUESTIONS[:1])
+    return int(cache.size * (prompts + 0.5))
+
+
+@pytest.fixture
+def prefill(tiny_decoder: Any) -> Counted:
+    return Counted(tiny_decoder)
+
+
+def test_a_prompt_comes_back_as_it_was_prefilled(prefill: Counted) -> None:
+    cache, fresh = QuestionCache(prefill, 10**12), prefill(QUESTIONS)
+    cache.keep(QUESTIONS, fresh)
+    assert fresh.beginning is not None
+    assert fresh.beginning.length > 3
+    for _ in range(2):
+        found = cache.rows(QUESTIONS[::-1])
+        assert all(same(one, row(fresh, 5 - number)) for number, one in enumerate(found))
+    assert len(prefill.asked) == 1
+
+
+def test_what_all_prompts_begin_with_is_not_held_with_each(prefill: Counted) -> None:
+    cache, fresh = QuestionCache(prefill, 10**12), prefill(QUESTIONS)
+    cache.keep(QUESTIONS, fresh)
+    start, whole = fresh.beginning, sum(t.nbytes for t in (*fresh.keys, *fresh.values, fresh.states_NSH))
+    assert start is not None
+    common = sum(t.nbytes for t in (*start.keys, *start.values, start.states_1PH))
+    assert cache.size == whole - 6 * common + fresh.pending_NPH.nbytes
+    storages = {t.untyped_storage().nbytes() - t.nbytes for held in cache.held.values() for t in held.own.keys}
+    assert storages == {0}  # no view that holds the whole prompt
+
+
+def test_only_what_is_missing_is_prefilled_and_all_of_it_at_once(prefill: Counted) -> None:
+    cache = QuestionCache(prefill, 10**12)
+    cache.rows(QUESTIONS[1:3])
+    found = cache.rows(QUESTIONS[:4])
+    assert prefill.asked == [tuple(QUESTIONS[1:3]), (QUESTIONS[0], QUESTIONS[3])]
+    again = prefill([QUESTIONS[0], QUESTIONS[3]])
+    assert same(found[0], row(again, 0))
+    assert same(found[3], row(again, 1))
+
+
+def test_the_least_recently_asked_for_is_dropped_and_the_limit_kept(prefill: Counted) -> None:
+    limit = limit_of(prefill, 3)
+    cache = QuestionCache(prefill, limit)
+    for question in QUESTIONS[:3]:
+        cache.rows([question])
+    cache.rows([QUESTIONS[0]])
+    cache.rows([QUESTIONS[3]])
+    assert list(cache.held) == [QUESTIONS[2], QUESTIONS[0], QUESTIONS[3]]
+    cache.keep([QUESTIONS[2]], prefill([QUESTIONS[2]]))
+    assert list(cache.held) == [QUESTIONS[0], QUESTIONS[3], QUESTIONS[2]]
+    assert cache.size <= limit
+    assert cache.size == sum(held.size for held in cache.held.values())
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_what_is_asked_for_is_given_though_there_is_no_room_for_it(prefill: Counted, limit: int) -> None:
+    cache = QuestionCache(prefill, limit)
+    found = cache.rows(QUESTIONS)
+    fresh = prefill(QUESTIONS)
+    assert all(same(one, row(fresh, number)) for number, one in enumerate(found))
+    assert (len(cache.held), cache.size) == (0, 0)
+
+
+def test_hits_are_counted_since_the_last_time(prefill: Counted) -> None:
+    cache = QuestionCache(prefill, 10**12)
+    assert "question_cache_hits" not in cache.log()
+    cache.rows(QUESTIONS[:2])
+    cache.rows(QUESTIONS[:2])
+    cache.rows(QUESTIONS[:4])
+    logged = cache.log()
+    assert logged == {"question_cache_hits": 0.5, "question_cache_mb": cache.size / MB}
+    assert "question_cache_hits" not in cache.log()
+
+
+def test_a_restored_cache_holds_the_same_bits_and_drops_in_the_same_order(prefill: Counted) -> None:
+    limit = limit_of(prefill, 2)
+    cache, other = QuestionCache(prefill, limit), QuestionCache(prefill, limit)
+    cache.keep(QUESTIONS[:3], prefill(QUESTIONS[:3]))
+    cache.rows(QUESTIONS[2:5])
+    cache.rows([QUESTIONS[1], QUESTIONS[5]])
+    assert len(cache.held) < len(QUESTIONS)
+    other.restore(json.loads(json.dumps(cache.state())))
+    assert list(other.held) == list(cache.held)
+    assert other.size == cache.size
+    assert all(same(other.held[text].own, held.own) for text, held in cache.held.items())
+    for each in (cache, other):
+        each.rows([QUESTIONS[0]])
+    assert list(other.held) == list(cache.held)
+    assert other.state() == cache.state()
+
+
+def test_a_decoder_that_keeps_no_beginning_has_whole_prompts_held(prefill: Counted) -> None:
+    def plain(questions: Sequence[str]) -> PromptCache:
+        made = prefill(questions)
+        return PromptCache(made.keys, made.values, made.mask_NS, made.states_NSH, made.pending_NPH, made.num_latents)
+
+    cache = QuestionCache(plain, 10**12)
+    cache.rows(QUESTIONS[:2])
+    fresh = plain(QUESTIONS[:2])
+    assert all(same(one, row(fresh, number)) for number, one in enumerate(cache.rows(QUESTIONS[:2])))
