@@ -5,8 +5,8 @@ python benchmarks/memory.py
 Every side runs in a process of its own, in turn (benchmarks/memory_side.py): the first steps of training with a batch
 of 4 questions and 8 completions each, above what its imports hold. Ours is then taken to the most that it can hold: its
 stores of successes and of unsolved questions filled to their capacity, which a run of ten minutes nearly does. That is
-the figure that is compared; the one without them stands beside it. So does a lean run, with full stores, that keeps only 64
-MB of prompts prefilled and no second copy of the weights; its inference is then that of the same settings.
+the figure that is compared; the one without them stands beside it. So does a lean run, with full stores, that keeps only
+64 MB of prompts prefilled and no second copy of the weights; its inference is then that of the same settings.
 """
 
 import argparse
