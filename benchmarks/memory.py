@@ -4,9 +4,10 @@ python benchmarks/memory.py
 
 Every side runs in a process of its own, in turn (benchmarks/memory_side.py): the first steps of training with a batch
 of 4 questions and 8 completions each, above what its imports hold. Ours is then taken to the most that it can hold: its
-stores of successes and of unsolved questions filled to their capacity, which a run of ten minutes nearly does. That is
-the figure that is compared; the one without them stands beside it. So does a lean run, with full stores, that keeps only
-64 MB of prompts prefilled and no second copy of the weights; its inference is then that of the same settings.
+stores of successes and of unsolved questions filled to their capacity, which a run of ten minutes nearly does. That
+is the figure that is compared; the one without them stands beside it. So does a lean run with full stores, which keeps
+only 64 MB of prompts prefilled and no second copy of the weights, and scores fewer positions at once; it is divided by
+inference with the same settings.
 """
 
 import argparse
@@ -25,8 +26,8 @@ from pictures import bars
 from sheet import Sheet, spread
 
 SIDES = ("inference", "ours", "grpo-full", "grpo-lora")
-LEAN = ("--set", "replay.cache_mb=64", "--set", "decoder.packed=false")
-"""What a run can do without: most prompts kept prefilled, and a second copy of the weights."""
+LEAN = ("--set", "replay.cache_mb=64", "--set", "decoder.packed=false", "--set", "decoder.scored_at_once=64")
+"""What a run can do without: most prompts kept prefilled, a second copy of the weights, and wide scoring passes."""
 LEAN_SIDES = ("inference", "ours")
 MB = 2**20
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from dlr_plugins.decoders import packed_linear
+from dlr_plugins.decoders.hf import HFDecoder
 from dlr_plugins.decoders.packed_linear import PackedLinear, pack
 from torch import nn
 
@@ -81,3 +82,10 @@ def test_a_packed_model_is_the_same_model(small, host, tiny_model, tiny_decoder)
     assert found[0][0] == found[1][0]
     torch.testing.assert_close(found[0][1], found[1][1], atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(found[0][2], found[1][2], atol=1e-4, rtol=1e-3)
+
+
+def test_a_decoder_makes_no_copies_where_it_is_told_not_to(small, monkeypatch, tiny_model):
+    monkeypatch.setattr(packed_linear, "MOST_OF_MEMORY", 1.0)
+    one, other = (HFDecoder(HFDecoder.Options(model=str(tiny_model), packed=packed)) for packed in (True, False))
+    assert (len(one.packed) > 0, len(other.packed)) == (True, 0)
+    assert one.fingerprint() == other.fingerprint()

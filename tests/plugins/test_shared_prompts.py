@@ -215,17 +215,28 @@ def test_gradients_reach_a_whole_prompt_where_nothing_is_shared(tiny_decoder, co
     tiny_decoder.log_prob(trunk, ids_NL, mask_NL).sum().backward()  # a shared prompt may need gradients too
 
 
+def counted(method, calls):
+    def call(*args, **kwargs):
+        calls.append(1)
+        return method(*args, **kwargs)
+
+    return call
+
+
 @pytest.mark.parametrize("few", [5, 40])
 def test_scoring_in_many_passes_changes_nothing(host, tiny_decoder, copying, monkeypatch, few):
     ids_NL, mask_NL = tiny_decoder.encode_targets(TEXTS)
     found = []
     for tokens in (10_000, few):
-        monkeypatch.setattr(teacher_forced, "TOKENS", {"cpu": tokens})
+        monkeypatch.setattr(tiny_decoder, "_teacher", replace(tiny_decoder._teacher, at_once=tokens))
+        calls = []
+        monkeypatch.setattr(teacher_forced._Work, "score", counted(teacher_forced._Work.score, calls))
         chain = actions().requires_grad_()
         shared, _ = both(host, tiny_decoder, copying, "kv", chain)
         log_prob = tiny_decoder.log_prob(shared, ids_NL, mask_NL)
         (log_prob * torch.arange(len(ROWS))).sum().backward()
-        found.append((log_prob.detach(), chain.grad))
+        found.append((log_prob.detach(), chain.grad, len(calls)))
+    assert found[1][2] > found[0][2]
     torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found[0][1], found[1][1], atol=1e-3, rtol=1e-3)
 
@@ -362,3 +373,8 @@ def test_small_work_and_other_devices_are_not_cut(monkeypatch):
     assert workers_for(cpu, 31, 1e10) == 1
     assert workers_for(cpu, 64, 1e6) == 1
     assert workers_for(torch.device("cuda"), 64, 1e10) == 1
+
+
+def test_a_decoder_scores_as_many_positions_at_once_as_it_is_told(tiny_model):
+    told = hf.HFDecoder(hf.HFDecoder.Options(model=str(tiny_model), scored_at_once=8))
+    assert told._teacher.at_once == 8

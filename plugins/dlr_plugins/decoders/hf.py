@@ -60,6 +60,12 @@ class HFDecoder(PromptText):
         packed: bool = Field(
             True, description="On a CPU: multiply from a second copy of the weights, in oneDNN's order; false saves it."
         )
+        scored_at_once: int = Field(
+            0,
+            ge=0,
+            description="Completions' positions scored in one pass, at most: fewer take less memory and more time; 0: "
+            "256 on a CPU, 8192 elsewhere.",
+        )
         device_map: DeviceMap = Field(
             "none",
             description="none (all on decoder.device), or how Accelerate spreads it over all devices: auto, balanced, "
@@ -79,6 +85,7 @@ class HFDecoder(PromptText):
             self.flops_per_token = token_flops(self.model)
             quantise(self.model, options.weights)
             self.packed = pack(self.model) if options.packed else []
+            self._at_once = options.scored_at_once
             config = self.model.config.get_text_config()
             self.device: torch.device = gather(self.model)
             self.spread = is_spread(self.model)
@@ -96,7 +103,7 @@ class HFDecoder(PromptText):
         spread = options.device_map != "none"
         return Outline(
             options.model, options.device, options.dtype, copies_prompts=cls.copies_prompts, spread=spread,
-            weights=options.weights, packed=options.packed,
+            weights=options.weights, packed=options.packed, scored_at_once=options.scored_at_once,
         )  # fmt: skip
 
     def _end_ids(self) -> Tensor:
@@ -127,7 +134,7 @@ class HFDecoder(PromptText):
         if reason is not None:
             name = type(self.model).__name__
             logging.getLogger(__name__).warning("%s: every chain copies its prompt: %s", name, reason)
-        self._teacher = TeacherForced(self.model, self.flops_per_token.body, plain_head, alone=self.spread)
+        self._teacher = TeacherForced(self.model, self.flops_per_token.body, plain_head, self.spread, self._at_once)
         return reason is None
 
     def embedding_table(self) -> Tensor:

@@ -19,7 +19,7 @@ from dlr_plugins.decoders.model_folder import check_folder
 from dlr_plugins.decoders.packed_linear import worth_packing
 from dlr_plugins.decoders.prompt_limits import positions_of
 from dlr_plugins.decoders.quantised import Weights, fits, kept_bytes
-from dlr_plugins.decoders.teacher_forced import MANY_TOKENS, TOKENS
+from dlr_plugins.decoders.teacher_forced import at_once
 from dlr_plugins.decoders.text import PromptText
 
 INNER = ("intermediate_size", "n_inner", "ffn_dim")
@@ -35,7 +35,7 @@ class Outline(PromptText):
 
     def __init__(
         self, name: str, device: str, dtype: str, *, copies_prompts: bool, spread: bool, weights: Weights = "full",
-        packed: bool = True,
+        packed: bool = True, scored_at_once: int = 0,
     ) -> None:  # fmt: skip
         """From settings of a decoder.
 
@@ -53,7 +53,7 @@ class Outline(PromptText):
                 self.tokenizer = AutoTokenizer.from_pretrained(where, **source)
                 with torch.device("meta"):
                     self.model: Any = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=False)
-            self._read(config.get_text_config(), copies_prompts, weights, packed)
+            self._read(config.get_text_config(), copies_prompts, weights, packed, scored_at_once)
         except DLRError:
             raise
         except OSError as error:
@@ -62,7 +62,7 @@ class Outline(PromptText):
         except Exception as error:  # a stranger's files may make the libraries raise anything
             raise ModelError(f"the main model {shown(name)} is not understood: {first_line(error)}") from None
 
-    def _read(self, config: Any, copies_prompts: bool, weights: Weights, packed: bool) -> None:
+    def _read(self, config: Any, copies_prompts: bool, weights: Weights, packed: bool, scored_at_once: int) -> None:
         model, self.device = self.model, torch.device("cpu")
         self.hidden_size, self.positions = int(config.hidden_size), positions_of(config)
         heads = int(config.num_attention_heads)
@@ -91,7 +91,7 @@ class Outline(PromptText):
             inner=(3 if gated else 2) * inner,
             vocabulary=int(config.vocab_size),
             number=number,
-            pass_positions=TOKENS.get(self.place.type, MANY_TOKENS),
+            pass_positions=scored_at_once or at_once(self.place),
             copies_prompts=copies_prompts,
         )
 

@@ -20,6 +20,11 @@ MANY_TOKENS = 8192
 """The same where products must be wide to be fast."""
 
 
+def at_once(device: torch.device) -> int:
+    """Positions that are scored in one pass, at most, on a kind of device."""
+    return TOKENS.get(device.type, MANY_TOKENS)
+
+
 @dataclass(frozen=True)
 class TeacherForced:
     """Scores completions under chains, differentiable in what was injected."""
@@ -30,6 +35,8 @@ class TeacherForced:
     """Whether the logits are final states times output table."""
     alone: bool = False
     """Whether one thread must do it all: weights that come and go do so for everyone."""
+    at_once: int = 0
+    """Positions scored in one pass, at most; 0: as suits the device."""
 
     def log_prob(self, cache: PromptCache, ids_NL: Tensor, mask_NL: Tensor, temperature: float, usage: Usage) -> Tensor:
         """Log-probability (N,) in nats of completions: only tokens that lead to a masked one are fed.
@@ -54,7 +61,7 @@ class TeacherForced:
         cache = replace(cache, states_NSH=cache.states_NSH[:, :0])
         work = _Work(self.model, self.plain_head, cache, ids_NL, wanted, lengths_N, temperature)
         workers = 1 if self.alone else workers_for(wanted.device, cache.rows, positions * self.flops_per_position)
-        passes = -(-positions // (workers * TOKENS.get(wanted.device.type, MANY_TOKENS)))
+        passes = -(-positions // (workers * (self.at_once or at_once(wanted.device))))
         rows = work.cut(workers * passes)
         if not back:
             found = abreast([partial(work.score, part, []) for part in rows], workers)
