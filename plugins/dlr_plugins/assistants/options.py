@@ -14,14 +14,14 @@ class PolicyOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    initial_scale: float = Field(0.5, gt=0, lt=2, description="σ₀: standard deviation of u = atanh(a) at the start.")
+    initial_scale: float = Field(0.45, gt=0, lt=2, description="σ₀: standard deviation of u = atanh(a) at the start.")
     initial_mean: float = Field(
         0.1,
         ge=0,
         lt=1,
         description="Size of the means at the start: 0 begins at the anchor, but reads no question yet.",
     )
-    smallest_scale: float = Field(0.45, gt=0, lt=2, description="σ never falls below this, so exploration goes on.")
+    smallest_scale: float = Field(0.4, gt=0, lt=2, description="σ never falls below this, so exploration goes on.")
 
 
 class Spread(nn.Module):
