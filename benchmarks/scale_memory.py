@@ -15,7 +15,7 @@ LEARNING = 16
 """Bytes per trained parameter in float32: weight, gradient, two moments. In mixed precision as many: weight and
 gradient in bfloat16, a copy of the weight and two moments in float32 (ZeRO, Rajbhandari et al. 2020, section 3.1)."""
 CAPACITY, FRONTIER = 768, 256
-"""Prompts that replay and search keep by default (``replay.capacity``, ``replay.frontier``)."""
+"""Questions that replay and search keep by default (``replay.capacity``, ``replay.frontier``)."""
 
 
 @dataclass(frozen=True)
