@@ -1,9 +1,9 @@
 """Prompts that have been prefilled, kept for as long as there is room: the main model is frozen, so they stay valid.
 
-What all prompts begin with is one object that the decoder keeps; of a question only the positions after it are held.
+Of a question only the positions after its beginning are held; a beginning is held once, for all that go on from it.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlr_core.records import PromptCache
+from dlr_core.records import Beginning, PromptCache
 
 Prefill = Callable[[Sequence[str]], PromptCache]
 MB = 10**6
@@ -29,7 +29,7 @@ class Held:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Bytes, its beginning's left out."""
         return sum(t.nbytes for t in (*self.own.keys, *self.own.values, self.own.states_NSH, self.own.pending_NPH))
 
 
@@ -45,7 +45,10 @@ class QuestionCache:
         self.prefill, self.limit = prefill, limit
         self.held: OrderedDict[str, Held] = OrderedDict()
         self.size = 0
-        """Bytes held."""
+        """Bytes held, beginnings included."""
+        self._beginnings: dict[tuple[int, ...], Beginning] = {}
+        self._lent: Counter[tuple[int, ...]] = Counter()
+        """How many prompts that are held go on from each."""
         self._asked = self._found = 0
 
     def keep(self, questions: Sequence[str], cache: PromptCache) -> None:
@@ -54,7 +57,7 @@ class QuestionCache:
             if question in self.held:
                 self.held.move_to_end(question)
             else:
-                self._hold(question, tuple(questions), row, cache.select(_one(row, cache)))
+                self._hold(question, tuple(questions), row, _own(cache.select(_one(row, cache))))
         self._shrink()
 
     def rows(self, questions: Sequence[str]) -> list[PromptCache]:
@@ -69,18 +72,27 @@ class QuestionCache:
             cache = self.prefill(missing)
             for row, question in enumerate(missing):
                 found[question] = cache.select(_one(row, cache))
-                self._hold(question, missing, row, found[question])
+                self._hold(question, missing, row, _own(found[question]))
         self._shrink()
         return [found[question] for question in questions]
 
-    def _hold(self, question: str, cohort: tuple[str, ...], row: int, prompt: PromptCache) -> None:
-        self.held[question] = Held(cohort, row, _own(prompt))
+    def _hold(self, question: str, cohort: tuple[str, ...], row: int, own: PromptCache) -> None:
+        if start := own.beginning:
+            self.size += 0 if start.ids in self._beginnings else start.size
+            own = replace(own, beginning=self._beginnings.setdefault(start.ids, start))
+            self._lent[start.ids] += 1
+        self.held[question] = Held(cohort, row, own)
         self.size += self.held[question].size
 
     def _shrink(self) -> None:
         while self.size > self.limit:
             _, dropped = self.held.popitem(last=False)
             self.size -= dropped.size
+            if start := dropped.own.beginning:
+                self._lent[start.ids] -= 1
+                if not self._lent[start.ids]:
+                    del self._lent[start.ids]
+                    self.size -= self._beginnings.pop(start.ids).size
 
     def log(self) -> dict[str, float]:
         """Since the last call, the share of the prompts asked for that were held; and how much is held now."""
@@ -96,15 +108,16 @@ class QuestionCache:
         return {"cohorts": [list(cohort) for cohort in cohorts], "rows": rows}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """From :meth:`state`: every cohort is prefilled once more."""
-        made: dict[tuple[int, int], Held] = {}
+        """From :meth:`state`, into a new cache: every cohort is prefilled once more."""
+        cohorts = [tuple(texts) for texts in state["cohorts"]]
         wanted = [(int(cohort), int(row)) for cohort, row in state["rows"]]
-        for number, texts in enumerate(state["cohorts"]):
+        own: dict[tuple[int, int], PromptCache] = {}
+        for number, texts in enumerate(cohorts):
             cache = self.prefill(texts)
             for row in (row for cohort, row in wanted if cohort == number):
-                made[number, row] = Held(tuple(texts), row, _own(cache.select(_one(row, cache))))
-        self.held = OrderedDict((made[key].cohort[key[1]], made[key]) for key in wanted)
-        self.size = sum(held.size for held in self.held.values())
+                own[number, row] = _own(cache.select(_one(row, cache)))
+        for number, row in wanted:
+            self._hold(cohorts[number][row], cohorts[number], row, own[number, row])
 
 
 def _one(row: int, cache: PromptCache) -> Tensor:

@@ -100,6 +100,8 @@ class Trunk:
 class Beginning:
     """The first positions of prompts that begin alike, computed once: P of them, one row."""
 
+    ids: tuple[int, ...]
+    """Their tokens: those of equal ids are equal to the last bit."""
     keys: tuple[Tensor, ...]
     """One (1, kv heads, P, head width) tensor per layer."""
     values: tuple[Tensor, ...]
@@ -108,7 +110,12 @@ class Beginning:
     @property
     def length(self) -> int:
         """P."""
-        return int(self.states_1PH.shape[1])
+        return len(self.ids)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values, self.states_1PH))
 
 
 @dataclass(frozen=True)

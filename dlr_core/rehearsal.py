@@ -159,10 +159,14 @@ class Rehearsal:
         return {"successes": self.buffer.state(), "frontier": waiting, "questions": self.questions.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """From :meth:`state`; of several ranks each prefills a question when it first needs it."""
+        """From :meth:`state`; of several ranks each prefills a question when it first needs it.
+
+        So does one that restores what was written without a question cache.
+        """
         self.buffer.restore(state["successes"], self._item)
         waiting = [self._item(saved["index"]) for saved in state["frontier"]]
         self.frontier.waiting = {item.question: item for item in waiting}
+        self.questions = QuestionCache(self.questions.prefill, self.questions.limit)
         if self.ranks.size == 1 and "questions" in state:
             self.questions.restore(state["questions"])
 

@@ -34,6 +34,12 @@ def same(one: PromptCache, other: PromptCache) -> bool:
     return all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
 
 
+def alive(cache: QuestionCache) -> int:
+    """Bytes that a cache keeps alive, each beginning once."""
+    starts = {id(held.own.beginning): held.own.beginning for held in cache.held.values()}
+    return sum(held.size for held in cache.held.values()) + sum(start.size for start in starts.values() if start)
+
+
 def row(cache: PromptCache, number: int) -> PromptCache:
     return cache.select(torch.tensor([number]))
 
@@ -42,7 +48,8 @@ def limit_of(prefill: Counted, prompts: int) -> int:
     """Bytes of so many prompts that were prefilled alone, and half a one."""
     cache = QuestionCache(prefill, 10**12)
     cache.rows(QUESTIONS[:1])
-    return int(cache.size * (prompts + 0.5))
+    (held,) = cache.held.values()
+    return int(cache.size + held.size * (prompts - 0.5))
 
 
 @pytest.fixture
@@ -67,7 +74,7 @@ def test_what_all_prompts_begin_with_is_not_held_with_each(prefill: Counted) -> 
     start, whole = fresh.beginning, sum(t.nbytes for t in (*fresh.keys, *fresh.values, fresh.states_NSH))
     assert start is not None
     common = sum(t.nbytes for t in (*start.keys, *start.values, start.states_1PH))
-    assert cache.size == whole - 6 * common + fresh.pending_NPH.nbytes
+    assert cache.size == whole - 5 * common + fresh.pending_NPH.nbytes
     storages = {t.untyped_storage().nbytes() - t.nbytes for held in cache.held.values() for t in held.own.keys}
     assert storages == {0}  # no view that holds the whole prompt
 
@@ -93,7 +100,30 @@ def test_the_least_recently_asked_for_is_dropped_and_the_limit_kept(prefill: Cou
     cache.keep([QUESTIONS[2]], prefill([QUESTIONS[2]]))
     assert list(cache.held) == [QUESTIONS[0], QUESTIONS[3], QUESTIONS[2]]
     assert cache.size <= limit
-    assert cache.size == sum(held.size for held in cache.held.values())
+    assert cache.size == alive(cache)
+
+
+def test_beginnings_are_within_the_limit_each_held_once_and_given_back_with_its_last_prompt(prefill: Counted) -> None:
+    pairs = [[f"Case {n} is one of many that are alike: {m}" for m in range(2)] for n in range(12)]
+    cache = QuestionCache(prefill, 10**12)
+    for pair in pairs:
+        cache.rows(pair)
+    starts = [held.own.beginning for held in cache.held.values()]
+    assert all(one is other for one, other in zip(starts[::2], starts[1::2], strict=True))
+    assert len(set(map(id, starts))) == 12
+    assert cache.size == alive(cache)
+    prefill.decoder._beginnings.clear()  # the decoder runs one again, which is equal to the one that is held
+    cache.keep(["Case 3 is one of many that are alike: 7", "Case 3 is one of many that are alike: 8"], prefill(
+        ["Case 3 is one of many that are alike: 7", "Case 3 is one of many that are alike: 8"]
+    ))  # fmt: skip
+    assert len({id(held.own.beginning) for held in cache.held.values()}) == 12
+    limit = cache.limit = cache.size // 3
+    for pair in pairs:
+        cache.rows(pair)
+        assert cache.size == alive(cache) <= limit
+    cache.limit = 0
+    cache.rows(QUESTIONS)
+    assert cache.size == 0
 
 
 @pytest.mark.parametrize("limit", [0, 1])
@@ -142,3 +172,13 @@ def test_a_decoder_that_keeps_no_beginning_has_whole_prompts_held(prefill: Count
     cache.rows(QUESTIONS[:2])
     fresh = plain(QUESTIONS[:2])
     assert all(same(one, row(fresh, number)) for number, one in enumerate(cache.rows(QUESTIONS[:2])))
+
+
+def test_a_drafting_decoder_finds_the_ids_of_its_prompts_again(host: Any, tiny_model: Any) -> None:
+    prefill = Counted(host.create("decoder", "lookup", {"model": str(tiny_model)}))
+    cache, fresh = QuestionCache(prefill, 10**12), prefill(QUESTIONS[:2])
+    cache.keep(QUESTIONS[:2], fresh)
+    assert fresh.ids_NS is not None
+    for number, one in enumerate(cache.rows(QUESTIONS[:2])):
+        assert one.ids_NS is not None
+        assert torch.equal(one.ids_NS, fresh.ids_NS[number : number + 1])

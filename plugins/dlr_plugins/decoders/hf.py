@@ -199,7 +199,7 @@ class HFDecoder(PromptText):
             return None
         if ids not in self._beginnings:
             out = self.body(input_ids=torch.tensor([ids], device=self.device), use_cache=True)
-            self._beginnings[ids] = Beginning(*_layers(getattr(out, CACHE)), out.last_hidden_state)
+            self._beginnings[ids] = Beginning(ids, *_layers(getattr(out, CACHE)), out.last_hidden_state)
             while len(self._beginnings) > BEGINNINGS:
                 self._beginnings.pop(next(iter(self._beginnings)))
         return self._beginnings[ids]
