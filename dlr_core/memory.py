@@ -169,12 +169,12 @@ def assistant_bytes(model: ModelSize, run: RunSize, questions: int, chains: int,
 
 def plan(model: ModelSize, run: RunSize) -> Plan:
     """Bytes of every part of a run."""
-    stored = prompt_bytes(model, run.prompt + run.latents)
+    stored, common = prompt_bytes(model, run.prompt + run.latents), prompt_bytes(model, run.beginning)
     held = {
         "main model": model.weights,
         "packed copies": model.packed,
         "learned, gradients, Adam": COPIES * SINGLE * run.trained,
-        STORES: min(run.store_limit, run.stored * (stored - prompt_bytes(model, run.beginning))),
+        STORES: min(run.store_limit, run.stored * (stored - common) + common * bool(run.stored)),
     }
     chains = run.questions * run.decodes
     phases = {

@@ -6,6 +6,7 @@ import dlr_plugins.decoders.outline as outlines
 import pytest
 import torch
 from dlr_cli import planning
+from dlr_plugins.decoders import packed_linear
 from dlr_plugins.decoders.outline import Outline
 
 from dlr_core.config import resolve
@@ -74,6 +75,19 @@ def test_what_a_task_or_a_part_does_not_give_is_assumed_and_said(dlr, tiny_model
 def test_a_space_that_copies_prompts_holds_one_for_every_chain(dlr, tiny_model):
     shared, copied = (cells(planned(dlr, tiny_model, "--space", name), "chains")[3] for name in ("kv", "steer"))
     assert float(copied) > float(shared) > 0
+
+
+def test_a_plan_follows_what_a_run_does_without(dlr, tiny_model, monkeypatch):
+    monkeypatch.setattr(packed_linear, "LEAST_BYTES", 0)
+    for setting, part, place in (
+        ("decoder.packed=false", "packed copies", 0),
+        ("decoder.scored_at_once=16", "activations", 3),
+        ("replay.cache_mb=0.01", "replay and frontier", 0),
+    ):
+        all_of_it, lean = planned(dlr, tiny_model), planned(dlr, tiny_model, "--set", setting)
+        less, more = (float(cells(err, part)[place].replace(",", "") or 0) for err in (lean, all_of_it))
+        assert less < 0.5 * more, setting
+    assert less == 0.01
 
 
 def test_a_saved_space_has_a_plan(dlr, tiny_model, tmp_path):

@@ -25,9 +25,10 @@ def test_what_is_held_is_the_model_its_copies_what_learns_four_times_and_the_ful
         "main model": 1000,
         "packed copies": 600,
         "learned, gradients, Adam": 1600,
-        "replay and frontier": 9 * (15 - 4) * 24 * 4,
+        "replay and frontier": (9 * (15 - 4) + 4) * 24 * 4,
     }
     assert plan(MODEL, replace(RUN, store_limit=5000)).held["replay and frontier"] == 5000
+    assert plan(MODEL, replace(RUN, stored=0)).held["replay and frontier"] == 0
 
 
 def test_a_pass_keeps_feed_forward_query_and_two_norms_of_a_position_its_row_s_cache_and_its_attention():

@@ -221,6 +221,27 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(configure, host, tiny_
     assert torch.equal(whole.generator.get_state(), resumed.generator.get_state())
 
 
+def test_a_checkpoint_without_a_question_cache_is_gone_on_with(configure, host, tiny_model, tmp_path):
+    config = everything(configure, tiny_model)
+    trainer, _ = train(config, host, steps=4)
+    saved = save_checkpoint(trainer, tmp_path, keep=1)
+    state = json.loads((saved / "state.json").read_text())
+    held = state["rehearsal"].pop("questions")["rows"]
+    earlier = {"cohort": ["of earlier code"], "row": 0}
+    for key in ("successes", "frontier"):
+        state["rehearsal"][key] = [{**entry, **earlier} for entry in state["rehearsal"][key]]
+    (saved / "state.json").write_text(json.dumps(state))
+    resumed = build_trainer(config, host)
+    restore(resumed, saved)
+    assert held
+    assert not resumed.rehearsal.questions.held
+    assert resumed.rehearsal.buffer.entries == trainer.rehearsal.buffer.entries
+    assert resumed.rehearsal.frontier.waiting == trainer.rehearsal.frontier.waiting
+    assert 0 < resumed.step()["question_cache_mb"]
+    restore(trainer, saved)  # nothing of before is left
+    assert not trainer.rehearsal.questions.held
+
+
 def test_a_run_can_start_from_another_ones_assistant_and_chart(configure, host, tmp_path):
     space = {**SPACE, "chart": "joint"}
     first, _ = train(configure(space=space), host)

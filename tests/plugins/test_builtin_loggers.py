@@ -90,7 +90,7 @@ def scalars(folder):
 
 def step(number, **more):
     return {"step": number, "phase": "rl", "reward": 0.5 * number, "loss": 2.0, "seconds": 0.25,
-            "correct": None, "phases": {"rollout": 0.125}, **more}  # fmt: skip
+            "correct": None, "question_cache_hits": 0.75, "phases": {"rollout": 0.125}, **more}  # fmt: skip
 
 
 def test_tensorboard_has_every_number_of_every_step_by_group(tmp_path):
@@ -103,6 +103,7 @@ def test_tensorboard_has_every_number_of_every_step_by_group(tmp_path):
     assert found == {
         "rollout/reward": {1: 0.5, 2: 1.0},
         "losses/loss": {1: 2.0, 2: 2.0},
+        "replay/question_cache_hits": {1: 0.75, 2: 0.75},
         "cost/seconds": {1: 0.25, 2: 0.25},
         "seconds/rollout": {1: 0.125, 2: 0.125},
     }

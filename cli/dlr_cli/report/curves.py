@@ -21,6 +21,7 @@ PANELS = (
     ("best_of_k", "Best of K", "share of questions with a right chain"),
     ("distinct_answers", "Distinct answers", "parsed answers of one question's K chains"),
     ("search_correct", "Search", "share of token-sampled completions that are right"),
+    ("question_cache_hits", "Question cache", "share of the prompts asked for that were held"),
     ("entropy", "Entropy", "nats per latent coordinate"),
     ("scale", "Policy scale", "standard deviation before tanh"),
     ("grad_norm", "Gradient norm", "before clipping"),
@@ -96,7 +97,7 @@ def panel(key: str, runs: Mapping[str, Rows], label: str) -> str | None:
     axes.set_xlabel("step")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if key in ("correct", "format", "best_of_k", "search_correct", "scorer_auroc"):
+    if key in ("correct", "format", "best_of_k", "search_correct", "question_cache_hits", "scorer_auroc"):
         axes.set_ylim(0, 1.02)
     return svg(figure, label)
 

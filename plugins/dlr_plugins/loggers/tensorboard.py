@@ -13,7 +13,7 @@ GROUPS = {
     "policy": ("entropy", "kl", "scale"),
     "diversity": ("latent_distance", "question_distance", "effective_rank", "coherence"),
     "scorer": ("scorer_mse", "scorer_auroc", "scorer_calibration"),
-    "replay": ("replay_size", "frontier"),
+    "replay": ("replay_size", "frontier", "question_cache_hits", "question_cache_mb"),
     "run": ("progress",),
 }  # fmt: skip
 TAGS = {key: f"{group}/{key}" for group, keys in GROUPS.items() for key in keys}
