@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from dlr_core.records import Beginning, PromptCache
+from dlr_core.replay import stack
 
 Prefill = Callable[[Sequence[str]], PromptCache]
 MB = 10**6
@@ -57,24 +55,26 @@ class QuestionCache:
             if question in self.held:
                 self.held.move_to_end(question)
             else:
-                self._hold(question, tuple(questions), row, _own(cache.select(_one(row, cache))))
+                self._hold(question, tuple(questions), row, _own(cache, row))
         self._shrink()
 
-    def rows(self, questions: Sequence[str]) -> list[PromptCache]:
-        """One prompt for each of some distinct questions; those that are not held are prefilled together."""
+    def prompts(self, questions: Sequence[str]) -> PromptCache:
+        """Prompts of distinct questions, in their order; those that are not held are prefilled together."""
         missing = tuple(question for question in questions if question not in self.held)
         self._asked += len(questions)
         self._found += len(questions) - len(missing)
-        found = {question: _whole(self.held[question].own) for question in questions if question in self.held}
+        found = {question: self.held[question].own for question in questions if question in self.held}
         for question in found:
             self.held.move_to_end(question)
         if missing:
             cache = self.prefill(missing)
             for row, question in enumerate(missing):
-                found[question] = cache.select(_one(row, cache))
-                self._hold(question, missing, row, _own(found[question]))
+                found[question] = _own(cache, row)
+                self._hold(question, missing, row, found[question])
+            del cache  # before room is made for all prompts
         self._shrink()
-        return [found[question] for question in questions]
+        each = [found[question] for question in questions]
+        return stack(each, [own.beginning for own in each])
 
     def _hold(self, question: str, cohort: tuple[str, ...], row: int, own: PromptCache) -> None:
         if start := own.beginning:
@@ -115,34 +115,20 @@ class QuestionCache:
         for number, texts in enumerate(cohorts):
             cache = self.prefill(texts)
             for row in (row for cohort, row in wanted if cohort == number):
-                own[number, row] = _own(cache.select(_one(row, cache)))
+                own[number, row] = _own(cache, row)
         for number, row in wanted:
             self._hold(cohorts[number][row], cohorts[number], row, own[number, row])
 
 
-def _one(row: int, cache: PromptCache) -> Tensor:
-    return torch.tensor([row], device=cache.mask_NS.device)
-
-
-def _own(prompt: PromptCache) -> PromptCache:
-    """A prompt less what is its beginning's, in memory of its own."""
-    start = prompt.beginning.length if prompt.beginning else 0
+def _own(cache: PromptCache, row: int) -> PromptCache:
+    """One of many prompts less what is its beginning's, in memory of its own."""
+    rows, start = slice(row, row + 1), cache.beginning.length if cache.beginning else 0
     return replace(
-        prompt,
-        keys=tuple(keys[:, :, start:].clone() for keys in prompt.keys),
-        values=tuple(values[:, :, start:].clone() for values in prompt.values),
-        states_NSH=prompt.states_NSH[:, start:].clone(),
-    )
-
-
-def _whole(own: PromptCache) -> PromptCache:
-    """The prompt again."""
-    start = own.beginning
-    if start is None:
-        return own
-    return replace(
-        own,
-        keys=tuple(torch.cat(pair, 2) for pair in zip(start.keys, own.keys, strict=True)),
-        values=tuple(torch.cat(pair, 2) for pair in zip(start.values, own.values, strict=True)),
-        states_NSH=torch.cat([start.states_1PH, own.states_NSH], 1),
+        cache,
+        keys=tuple(keys[rows, :, start:].clone() for keys in cache.keys),
+        values=tuple(values[rows, :, start:].clone() for values in cache.values),
+        mask_NS=cache.mask_NS[rows].clone(),
+        states_NSH=cache.states_NSH[rows, start:].clone(),
+        pending_NPH=cache.pending_NPH[rows].clone(),
+        ids_NS=None if cache.ids_NS is None else cache.ids_NS[rows].clone(),
     )

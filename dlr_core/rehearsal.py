@@ -14,7 +14,7 @@ from dlr_core.everyone import joined_completions, joined_items, nothing_complete
 from dlr_core.frontier import Frontier
 from dlr_core.question_cache import MB, QuestionCache
 from dlr_core.records import Completions, Item, PromptCache, Sample
-from dlr_core.replay import ReplayBuffer, Success, padded, stack
+from dlr_core.replay import ReplayBuffer, Success, padded
 from dlr_core.rollout import Collector, correctness, repeats
 
 Metrics = dict[str, Any]
@@ -132,7 +132,7 @@ class Rehearsal:
     ) -> tuple[Completions, Judging]:
         """As many completions of each question as there is noise for; the first is number ``first`` of all."""
         count = len(noise_NTD) // len(items_B)
-        cache = stack(self.questions.rows([item.question for item in items_B]))
+        cache = self.questions.prompts([item.question for item in items_B])
         states_BSH, mask_BS = cache.question_states()
         rows_N = torch.arange(len(items_B), device=mask_BS.device).repeat_interleave(count)
         with torch.no_grad():
@@ -203,7 +203,7 @@ class Rehearsal:
     def _prompts(self, items: Sequence[Item]) -> PromptCache:
         """A prompt for every item, each distinct one held once."""
         place = {question: row for row, question in enumerate(dict.fromkeys(item.question for item in items))}
-        cache = stack(self.questions.rows(list(place)))
+        cache = self.questions.prompts(list(place))
         return cache.share(torch.tensor([place[item.question] for item in items], device=cache.mask_NS.device))
 
     def _noise(self, rows: int) -> Tensor:

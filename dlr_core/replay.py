@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dlr_core.frontier import FindItem
-from dlr_core.records import Item, PromptCache
+from dlr_core.records import Beginning, Item, PromptCache
 
 
 @dataclass(frozen=True)
@@ -21,24 +21,33 @@ class Success:
     """Sampling weight: what is rare, or still unlikely, is replayed more."""
 
 
-def stack(caches: Sequence[PromptCache]) -> PromptCache:
-    """One cache of many single rows, padded on the left to one width."""
-    width = max(cache.mask_NS.shape[1] for cache in caches)
+def stack(caches: Sequence[PromptCache], beginnings: Sequence[Beginning | None] | None = None) -> PromptCache:
+    """One cache of many single rows, padded on the left to one width.
 
-    def pad(tensor: Tensor, axis: int) -> Tensor:
-        missing = width - tensor.shape[axis]
-        if not missing:
-            return tensor
-        shape = list(tensor.shape)
-        shape[axis] = missing
-        return torch.cat([tensor.new_zeros(shape), tensor], axis)
+    Args:
+        caches: one row each.
+        beginnings: of each what its keys, values and states lack (None: nothing); it is put in front of them.
+    """
+    width = max(cache.mask_NS.shape[1] for cache in caches)
+    pairs = list(zip(caches, beginnings or [None] * len(caches), strict=True))
+
+    def pad(tensor: Tensor, axis: int, start: Tensor | None = None) -> Tensor:
+        parts = [tensor] if start is None else [start, tensor]
+        missing = width - sum(part.shape[axis] for part in parts)
+        if missing:
+            shape = list(tensor.shape)
+            shape[axis] = missing
+            parts.insert(0, tensor.new_zeros(shape))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
 
     layers, ids = range(len(caches[0].keys)), [cache.ids_NS for cache in caches if cache.ids_NS is not None]
     return PromptCache(
-        tuple(torch.cat([pad(cache.keys[layer], 2) for cache in caches]) for layer in layers),
-        tuple(torch.cat([pad(cache.values[layer], 2) for cache in caches]) for layer in layers),
+        tuple(torch.cat([pad(c.keys[layer], 2, b.keys[layer] if b else None) for c, b in pairs]) for layer in layers),
+        tuple(
+            torch.cat([pad(c.values[layer], 2, b.values[layer] if b else None) for c, b in pairs]) for layer in layers
+        ),
         torch.cat([pad(cache.mask_NS, 1) for cache in caches]),
-        torch.cat([pad(cache.states_NSH, 1) for cache in caches]),
+        torch.cat([pad(cache.states_NSH, 1, start.states_1PH if start else None) for cache, start in pairs]),
         torch.cat([cache.pending_NPH for cache in caches]),
         caches[0].num_latents,
         ids_NS=torch.cat([pad(row, 1) for row in ids]) if len(ids) == len(caches) else None,

@@ -44,12 +44,18 @@ def row(cache: PromptCache, number: int) -> PromptCache:
     return cache.select(torch.tensor([number]))
 
 
-def limit_of(prefill: Counted, prompts: int) -> int:
+def prompts(cache: QuestionCache, questions: Sequence[str]) -> list[PromptCache]:
+    """What is asked for, one by one."""
+    found = cache.prompts(questions)
+    return [row(found, number) for number in range(found.rows)]
+
+
+def limit_of(prefill: Counted, count: int) -> int:
     """Bytes of so many prompts that were prefilled alone, and half a one."""
     cache = QuestionCache(prefill, 10**12)
-    cache.rows(QUESTIONS[:1])
+    prompts(cache, QUESTIONS[:1])
     (held,) = cache.held.values()
-    return int(cache.size + held.size * (prompts - 0.5))
+    return int(cache.size + held.size * (count - 0.5))
 
 
 @pytest.fixture
@@ -63,7 +69,7 @@ def test_a_prompt_comes_back_as_it_was_prefilled(prefill: Counted) -> None:
     assert fresh.beginning is not None
     assert fresh.beginning.length > 3
     for _ in range(2):
-        found = cache.rows(QUESTIONS[::-1])
+        found = prompts(cache, QUESTIONS[::-1])
         assert all(same(one, row(fresh, 5 - number)) for number, one in enumerate(found))
     assert len(prefill.asked) == 1
 
@@ -81,8 +87,8 @@ def test_what_all_prompts_begin_with_is_not_held_with_each(prefill: Counted) -> 
 
 def test_only_what_is_missing_is_prefilled_and_all_of_it_at_once(prefill: Counted) -> None:
     cache = QuestionCache(prefill, 10**12)
-    cache.rows(QUESTIONS[1:3])
-    found = cache.rows(QUESTIONS[:4])
+    prompts(cache, QUESTIONS[1:3])
+    found = prompts(cache, QUESTIONS[:4])
     assert prefill.asked == [tuple(QUESTIONS[1:3]), (QUESTIONS[0], QUESTIONS[3])]
     again = prefill([QUESTIONS[0], QUESTIONS[3]])
     assert same(found[0], row(again, 0))
@@ -93,9 +99,9 @@ def test_the_least_recently_asked_for_is_dropped_and_the_limit_kept(prefill: Cou
     limit = limit_of(prefill, 3)
     cache = QuestionCache(prefill, limit)
     for question in QUESTIONS[:3]:
-        cache.rows([question])
-    cache.rows([QUESTIONS[0]])
-    cache.rows([QUESTIONS[3]])
+        prompts(cache, [question])
+    prompts(cache, [QUESTIONS[0]])
+    prompts(cache, [QUESTIONS[3]])
     assert list(cache.held) == [QUESTIONS[2], QUESTIONS[0], QUESTIONS[3]]
     cache.keep([QUESTIONS[2]], prefill([QUESTIONS[2]]))
     assert list(cache.held) == [QUESTIONS[0], QUESTIONS[3], QUESTIONS[2]]
@@ -107,7 +113,7 @@ def test_beginnings_are_within_the_limit_each_held_once_and_given_back_with_its_
     pairs = [[f"Case {n} is one of many that are alike: {m}" for m in range(2)] for n in range(12)]
     cache = QuestionCache(prefill, 10**12)
     for pair in pairs:
-        cache.rows(pair)
+        prompts(cache, pair)
     starts = [held.own.beginning for held in cache.held.values()]
     assert all(one is other for one, other in zip(starts[::2], starts[1::2], strict=True))
     assert len(set(map(id, starts))) == 12
@@ -119,17 +125,17 @@ def test_beginnings_are_within_the_limit_each_held_once_and_given_back_with_its_
     assert len({id(held.own.beginning) for held in cache.held.values()}) == 12
     limit = cache.limit = cache.size // 3
     for pair in pairs:
-        cache.rows(pair)
+        prompts(cache, pair)
         assert cache.size == alive(cache) <= limit
     cache.limit = 0
-    cache.rows(QUESTIONS)
+    prompts(cache, QUESTIONS)
     assert cache.size == 0
 
 
 @pytest.mark.parametrize("limit", [0, 1])
 def test_what_is_asked_for_is_given_though_there_is_no_room_for_it(prefill: Counted, limit: int) -> None:
     cache = QuestionCache(prefill, limit)
-    found = cache.rows(QUESTIONS)
+    found = prompts(cache, QUESTIONS)
     fresh = prefill(QUESTIONS)
     assert all(same(one, row(fresh, number)) for number, one in enumerate(found))
     assert (len(cache.held), cache.size) == (0, 0)
@@ -138,9 +144,9 @@ def test_what_is_asked_for_is_given_though_there_is_no_room_for_it(prefill: Coun
 def test_hits_are_counted_since_the_last_time(prefill: Counted) -> None:
     cache = QuestionCache(prefill, 10**12)
     assert "question_cache_hits" not in cache.log()
-    cache.rows(QUESTIONS[:2])
-    cache.rows(QUESTIONS[:2])
-    cache.rows(QUESTIONS[:4])
+    prompts(cache, QUESTIONS[:2])
+    prompts(cache, QUESTIONS[:2])
+    prompts(cache, QUESTIONS[:4])
     logged = cache.log()
     assert logged == {"question_cache_hits": 0.5, "question_cache_mb": cache.size / MB}
     assert "question_cache_hits" not in cache.log()
@@ -150,15 +156,15 @@ def test_a_restored_cache_holds_the_same_bits_and_drops_in_the_same_order(prefil
     limit = limit_of(prefill, 2)
     cache, other = QuestionCache(prefill, limit), QuestionCache(prefill, limit)
     cache.keep(QUESTIONS[:3], prefill(QUESTIONS[:3]))
-    cache.rows(QUESTIONS[2:5])
-    cache.rows([QUESTIONS[1], QUESTIONS[5]])
+    prompts(cache, QUESTIONS[2:5])
+    prompts(cache, [QUESTIONS[1], QUESTIONS[5]])
     assert len(cache.held) < len(QUESTIONS)
     other.restore(json.loads(json.dumps(cache.state())))
     assert list(other.held) == list(cache.held)
     assert other.size == cache.size
     assert all(same(other.held[text].own, held.own) for text, held in cache.held.items())
     for each in (cache, other):
-        each.rows([QUESTIONS[0]])
+        prompts(each, [QUESTIONS[0]])
     assert list(other.held) == list(cache.held)
     assert other.state() == cache.state()
 
@@ -169,9 +175,9 @@ def test_a_decoder_that_keeps_no_beginning_has_whole_prompts_held(prefill: Count
         return PromptCache(made.keys, made.values, made.mask_NS, made.states_NSH, made.pending_NPH, made.num_latents)
 
     cache = QuestionCache(plain, 10**12)
-    cache.rows(QUESTIONS[:2])
+    prompts(cache, QUESTIONS[:2])
     fresh = plain(QUESTIONS[:2])
-    assert all(same(one, row(fresh, number)) for number, one in enumerate(cache.rows(QUESTIONS[:2])))
+    assert all(same(one, row(fresh, number)) for number, one in enumerate(prompts(cache, QUESTIONS[:2])))
 
 
 def test_a_drafting_decoder_finds_the_ids_of_its_prompts_again(host: Any, tiny_model: Any) -> None:
@@ -179,6 +185,6 @@ def test_a_drafting_decoder_finds_the_ids_of_its_prompts_again(host: Any, tiny_m
     cache, fresh = QuestionCache(prefill, 10**12), prefill(QUESTIONS[:2])
     cache.keep(QUESTIONS[:2], fresh)
     assert fresh.ids_NS is not None
-    for number, one in enumerate(cache.rows(QUESTIONS[:2])):
+    for number, one in enumerate(prompts(cache, QUESTIONS[:2])):
         assert one.ids_NS is not None
         assert torch.equal(one.ids_NS, fresh.ids_NS[number : number + 1])

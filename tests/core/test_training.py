@@ -237,7 +237,7 @@ def test_a_checkpoint_without_a_question_cache_is_gone_on_with(configure, host, 
     assert not resumed.rehearsal.questions.held
     assert resumed.rehearsal.buffer.entries == trainer.rehearsal.buffer.entries
     assert resumed.rehearsal.frontier.waiting == trainer.rehearsal.frontier.waiting
-    assert 0 < resumed.step()["question_cache_mb"]
+    assert resumed.step()["question_cache_mb"] > 0
     restore(trainer, saved)  # nothing of before is left
     assert not trainer.rehearsal.questions.held
 
