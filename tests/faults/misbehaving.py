@@ -73,7 +73,7 @@ SETTINGS = {
     "assistant.initial_scale": 0.4, "batch.questions": 2, "batch.samples": 3, "batch.decodes": 2, "scorer": "learned",
     "estimator": "pathwise", "decoder.temperature": 0.2, "batch.epochs": 2, "batch.resample_dead": 1,
     "optim.entropy": 0.01, "optim.warmup": 2, "replay.chains": 4, "replay.capacity": 12, "replay.search": 3,
-    "replay.fresh": 1, "replay.frontier": 8, "replay.cache_mb": 0.2, "replay.tries": 2, "warmstart.steps": 1,
+    "replay.fresh": 1, "replay.frontier": 8, "replay.cache_mb": 0.3, "replay.tries": 2, "warmstart.steps": 1,
     "probe.every": 3, "checkpoint.every": 2, "eval.questions": 0, "loggers": "[]",
 }  # fmt: skip
 """Every source of state is in use: scorer, joint chart, replay, frontier, sampled tokens, warm start."""
