@@ -26,7 +26,7 @@ from pictures import bars
 from sheet import Sheet, spread
 
 SIDES = ("inference", "ours", "grpo-full", "grpo-lora")
-LEAN = ("--set", "replay.cache_mb=64", "--set", "decoder.packed=false", "--set", "decoder.scored_at_once=64")
+LEAN = ("--set", "replay.cache_mb=64", "--set", "decoder.packed=false", "--set", "decoder.scored_at_once=32")
 """What a run can do without: most prompts kept prefilled, a second copy of the weights, and wide scoring passes."""
 LEAN_SIDES = ("inference", "ours")
 MB = 2**20
