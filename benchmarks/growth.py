@@ -33,7 +33,6 @@ from trimmed import trim
 
 from dlr_core.config import resolve
 from dlr_core.durable import write_whole
-from dlr_core.frontier import Prompt
 from dlr_core.host import PluginHost
 from dlr_core.pipeline import build_trainer
 from dlr_core.replay import Success
@@ -84,14 +83,14 @@ def remember(trainer: Trainer) -> None:
     texts = tuple(item.question for item in items[:PREFILLED])
     with torch.no_grad():
         cache = engine.prefill(texts)
-    rows = [cache.select(torch.tensor([row])) for row in range(PREFILLED)]
+    for first in range(0, len(items), PREFILLED):
+        rehearsal.questions.keep([item.question for item in items[first : first + PREFILLED]], cache)
     for number, item in enumerate(items):
-        prompt = Prompt(item, (item.question,), 0, rows[number % PREFILLED])
         if number < SUCCESSES:
             ids_1L, _ = engine.decoder.encode_targets([engine.task.gold_text(item)])
-            rehearsal.buffer.add(Success(prompt, tuple(ids_1L[0].tolist()), 1.0))
+            rehearsal.buffer.add(Success(item, tuple(ids_1L[0].tolist()), 1.0))
         else:
-            rehearsal.frontier.add(prompt)
+            rehearsal.frontier.add(item)
 
 
 def step(trainer: Trainer, cell: Cell) -> None:

@@ -189,7 +189,7 @@ def test_a_full_disk_is_a_problem(dlr, monkeypatch):
 def test_little_memory_is_a_warning_and_too_little_a_problem(dlr, monkeypatch, available, code, state):
     memory = namedtuple("memory", "available")
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory(available))
-    found = f"{available / 1e9:.1f} GB available, the default takes up to 4.5"
+    found = f"{available / 1e9:.1f} GB available, the default takes up to 3.2"
     assert finding(dlr, "memory")[:3] == (code, state, found)
 
 

@@ -94,7 +94,7 @@ def test_each_distinct_success_of_any_completion_is_remembered(build):
         if sample.correct
     }
     entries = trainer.rehearsal.buffer.entries
-    assert {(entry.prompt.item.question, entry.ids) for entry in entries} == expected
+    assert {(entry.item.question, entry.ids) for entry in entries} == expected
     assert len({question for question, _ in expected}) > 1
     solved = {question for question, _ in expected}
     assert set(trainer.rehearsal.frontier.waiting) == {item.question for item in done.items} - solved
