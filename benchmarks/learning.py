@@ -2,6 +2,7 @@
 
 python benchmarks/learning.py run                        # trains every piece that is missing, then sums up
 python benchmarks/learning.py run --at-most 2            # two pieces now; the same command again goes on
+python benchmarks/learning.py run --at-once 2            # two pieces at a time
 python benchmarks/learning.py piece grpo-lora --rate 1e-3 --seed 0 --minutes 10    # one alone
 python benchmarks/learning.py show                       # sums up what is there
 
@@ -9,8 +10,8 @@ Ours is the default of ``dlr run``. TRL fine-tunes all weights, or LoRA's, from 
 best hand-written prompt), with our batch (4 questions, 8 completions each), token limit, training questions and reward.
 Its learning rates are swept: every rate of both settings trains once under the first seed, and the rate that ends best
 on *validation* questions trains under the other seeds too. Ours is not swept. Asking the test questions on the way is
-on nobody's clock; neither is loading. Where other programs share the machine, ``--set clock=cpu`` counts CPU time, and
-OMP_NUM_THREADS=1 lets two pieces run side by side.
+on nobody's clock; neither is loading. Where other programs share the machine, ``--set clock=cpu`` counts CPU time;
+with OMP_NUM_THREADS=1 and ``--at-once 2`` two pieces run side by side.
 
 The target is the accuracy that the better of TRL's settings ends with, mean over seeds. A seed's time to it is the
 first point of its curve from which on no point is below. The ratio is TRL's training time over ours, median over seeds;
@@ -20,6 +21,7 @@ its low and high are the worst and the best seed; a seed that never stays above 
 import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -101,22 +103,35 @@ def missing(pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float) -
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train what is missing, one piece after another, then sum up."""
+    """Train what is missing, then sum up."""
     store = Pieces(args.pieces)
     store.of_one_machine(here=True)
-    made = 0
-    while (left := missing(store.read(), args.seeds, args.minutes)) and made < args.at_most:
-        method, rate, seed = left[0]
-        more = [part for text in args.set for part in ("--set", text)]
-        if rate is not None:
-            more += ["--rate", f"{rate:g}"]
-        train(
-            "learning.py",
-            [method, "--seed", seed, "--minutes", args.minutes, "--questions", args.questions, "--probes", args.probes,
-             "--main-model", args.main_model, "--pieces", args.pieces, *more],
-        )  # fmt: skip
-        made += 1
+    made, running = 0, dict[Future[None], str]()
+    with ThreadPoolExecutor(args.at_once) as lanes:
+        while True:
+            left = [each for each in missing(store.read(), args.seeds, args.minutes)
+                    if name_of(*each, args.minutes) not in running.values()]  # fmt: skip
+            for each in left[: min(args.at_once - len(running), args.at_most - made)]:
+                running[lanes.submit(train_piece, args, *each)] = name_of(*each, args.minutes)
+                made += 1
+            if not running:
+                break
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                del running[ended]
+                ended.result()
     show(args)
+
+
+def train_piece(args: argparse.Namespace, method: str, rate: float | None, seed: int) -> None:
+    """One piece, in a process of its own."""
+    more = [part for text in args.set for part in ("--set", text)]
+    if rate is not None:
+        more += ["--rate", f"{rate:g}"]
+    train(
+        "learning.py",
+        [method, "--seed", seed, "--minutes", args.minutes, "--questions", args.questions, "--probes", args.probes,
+         "--main-model", args.main_model, "--pieces", args.pieces, *more],
+    )  # fmt: skip
 
 
 def compare(pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float) -> tuple[Ratio, dict[str, Any]] | None:
@@ -265,6 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             part.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
             part.add_argument("--out", type=Path, default=HERE, help="folder of results.json")
     parts["run"].add_argument("--at-most", type=int, default=10**6, help="pieces trained before summing up")
+    parts["run"].add_argument("--at-once", type=int, default=1, help="pieces trained side by side")
     parts["piece"].add_argument("method", choices=[OURS, *RATES])
     parts["piece"].add_argument("--rate", type=float, help="learning rate, of TRL's")
     parts["piece"].add_argument("--seed", type=int, default=0)
