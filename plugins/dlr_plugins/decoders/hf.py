@@ -85,7 +85,6 @@ class HFDecoder(PromptText):
             self.flops_per_token = token_flops(self.model)
             quantise(self.model, options.weights)
             self.packed = pack(self.model) if options.packed else []
-            self._at_once = options.scored_at_once
             config = self.model.config.get_text_config()
             self.device: torch.device = gather(self.model)
             self.spread = is_spread(self.model)
@@ -95,7 +94,7 @@ class HFDecoder(PromptText):
             self.body = self.model.base_model
             self.end_ids = self._end_ids()
             self.kv_sizes, self._template, probe = self._probe()
-            self.shares_prompts = self._can_share(probe)
+            self.shares_prompts = self._can_share(probe, options.scored_at_once)
 
     @classmethod
     def outline(cls, options: Options) -> Outline:
@@ -127,14 +126,14 @@ class HFDecoder(PromptText):
         states, mask_NS = out.last_hidden_state, torch.ones(1, len(first), dtype=torch.long, device=self.device)
         return sizes, tuple(first[:same]), PromptCache(*_layers(getattr(out, CACHE)), mask_NS, states, states[:, :0], 0)
 
-    def _can_share(self, prompt: PromptCache) -> bool:
+    def _can_share(self, prompt: PromptCache, at_once: int) -> bool:
         """Whether chains can share prompts on this model; where they cannot, the reason is logged."""
         end_1 = self.end_ids[:1]
         reason, plain_head = replace_attention(self.model, prompt, torch.cat([end_1, torch.zeros_like(end_1)]))
         if reason is not None:
             name = type(self.model).__name__
             logging.getLogger(__name__).warning("%s: every chain copies its prompt: %s", name, reason)
-        self._teacher = TeacherForced(self.model, self.flops_per_token.body, plain_head, self.spread, self._at_once)
+        self._teacher = TeacherForced(self.model, self.flops_per_token.body, plain_head, self.spread, at_once)
         return reason is None
 
     def embedding_table(self) -> Tensor:

@@ -18,7 +18,7 @@ from dlr_plugins.decoders.loading import device_named, dtype_named, silence
 from dlr_plugins.decoders.model_folder import check_folder
 from dlr_plugins.decoders.packed_linear import worth_packing
 from dlr_plugins.decoders.prompt_limits import positions_of
-from dlr_plugins.decoders.quantised import Weights, fits, kept_bytes
+from dlr_plugins.decoders.quantised import Weights, kept_bytes, quantisable
 from dlr_plugins.decoders.teacher_forced import at_once
 from dlr_plugins.decoders.text import PromptText
 
@@ -74,7 +74,7 @@ class Outline(PromptText):
         inner = next((int(found) for key in INNER if (found := getattr(config, key, None))), 4 * self.hidden_size)
         gated = sum(part.weight.shape[0] == inner for part in _linears(model)) >= 2 * layers
         number = model.dtype.itemsize
-        rounded = [] if weights == "full" else [part for part in _linears(model) if _is_rounded(model, part, weights)]
+        rounded = quantisable(model, weights)
         linear = sum(part.weight.numel() * 4 for part in _linears(model) if part not in rounded)
         kept = [kept_bytes(part.out_features, part.in_features, weights, number) for part in rounded]
         saved = sum(int(part.weight.nbytes) for part in rounded) - sum(kept)
@@ -112,10 +112,6 @@ class Outline(PromptText):
 
 def _linears(model: torch.nn.Module) -> list[torch.nn.Linear]:
     return [part for part in model.modules() if type(part) is torch.nn.Linear]
-
-
-def _is_rounded(model: Any, part: torch.nn.Linear, weights: Weights) -> bool:
-    return part is not model.get_output_embeddings() and fits(part.in_features, weights)
 
 
 def _here(name: str) -> tuple[str, dict[str, Any]]:

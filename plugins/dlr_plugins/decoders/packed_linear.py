@@ -5,11 +5,11 @@ the few dozen rows of a batch of chains that is a good part of the work. Frozen 
 order once. The layers keep their own weights: gradients flow back through them, and the digest is theirs.
 """
 
-from typing import Any
-
 import psutil
 import torch
 from torch import Tensor, nn
+
+from dlr_plugins.decoders.frozen_product import frozen_product
 
 LEAST_BYTES = 64 << 20
 """Weights of all layers below which nothing is gained: they stay in the processor's cache."""
@@ -60,26 +60,18 @@ class PackedLinear:
 
     def __call__(self, input: Tensor) -> Tensor:
         """xWᵀ + b, differentiable in x alone."""
-        if torch.is_grad_enabled() and input.requires_grad:
-            found: Tensor = _Through.apply(input, self)  # type: ignore[no-untyped-call]
-            return found
-        return product(input, self.packed, self.layer.bias)
+        return frozen_product(input, self)
+
+    def product(self, rows_xI: Tensor) -> Tensor:
+        """xWᵀ + b from the packed weights."""
+        return product(rows_xI, self.packed, self.layer.bias)
+
+    def back(self, grad_xO: Tensor) -> Tensor:
+        """The gradient in x, from the layer's own weights."""
+        return product(grad_xO, self.layer.weight.detach().t())
 
 
 def product(rows_xI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """oneDNN's xWᵀ + b; the weights packed, or as they are (transposed ones too)."""
     found: Tensor = torch.ops.mkldnn._linear_pointwise(rows_xI.contiguous(), weight_OI, bias_O, "none", [], "")
     return found
-
-
-class _Through(torch.autograd.Function):
-    """A packed product whose gradient flows back to its input."""
-
-    @staticmethod
-    def forward(ctx: Any, rows_xI: Tensor, linear: PackedLinear) -> Tensor:
-        ctx.weight_OI = linear.layer.weight
-        return product(rows_xI, linear.packed, linear.layer.bias)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return product(grads[0], ctx.weight_OI.detach().t()), None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dlr_core.errors import ConfigError, ModelError
+from dlr_plugins.decoders.frozen_product import frozen_product
 
 Weights = Literal["full", "int8", "int4"]
 GROUP = 32
@@ -40,19 +41,21 @@ def quantise(model: Any, weights: Weights) -> None:
     """
     if weights == "full":
         return
-    head, replaced = model.get_output_embeddings(), 0
+    chosen = quantisable(model, weights)
+    if not chosen:
+        raise ModelError(f"decoder.weights: {type(model).__name__} has no linear layer that can be kept in {weights}")
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            if layer is not head and type(layer) is nn.Linear and fits(layer.in_features, weights):
+            if layer in chosen:
                 setattr(parent, name, QuantisedLinear(layer, weights))
-                replaced += 1
-    if not replaced:
-        raise ModelError(f"decoder.weights: {type(model).__name__} has no linear layer that can be kept in {weights}")
 
 
-def fits(width: int, weights: Weights) -> bool:
-    """Whether rows of so many weights can be kept so."""
-    return weights == "int8" or width % GROUP == 0
+def quantisable(model: Any, weights: Weights) -> list[nn.Linear]:
+    """The layers of a model whose weights are kept so."""
+    if weights == "full":
+        return []
+    head, linears = model.get_output_embeddings(), [part for part in model.modules() if type(part) is nn.Linear]
+    return [part for part in linears if part is not head and (weights == "int8" or part.in_features % GROUP == 0)]
 
 
 def kept_bytes(rows: int, width: int, weights: Weights, number: int) -> int:
@@ -84,23 +87,15 @@ class QuantisedLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The product."""
-        if torch.is_grad_enabled() and input.requires_grad:
-            found: Tensor = _Through.apply(input, self)  # type: ignore[no-untyped-call]
-            return found
-        return nn.functional.linear(input, self.weight(), self.bias)
+        return frozen_product(input, self)
 
+    def product(self, rows_xI: Tensor) -> Tensor:
+        """xWᵀ + b."""
+        return nn.functional.linear(rows_xI, self.weight(), self.bias)
 
-class _Through(torch.autograd.Function):
-    """A product that keeps no weights for its way back."""
-
-    @staticmethod
-    def forward(ctx: Any, rows_xI: Tensor, linear: QuantisedLinear) -> Tensor:
-        ctx.linear = linear
-        return nn.functional.linear(rows_xI, linear.weight(), linear.bias)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return grads[0] @ ctx.linear.weight(), None
+    def back(self, grad_xO: Tensor) -> Tensor:
+        """The gradient in x."""
+        return grad_xO @ self.weight()
 
 
 def _frozen(part: Tensor) -> nn.Parameter:
