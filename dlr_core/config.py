@@ -138,9 +138,7 @@ class ReplaySettings(Section):
         description="Training questions a step is searched on for successes to replay; 0: only what latent exploration "
         "finds is replayed.",
     )
-    fresh: int = Field(
-        8, ge=1, description="How many of them are new; the others have been tried before, and nothing has solved them."
-    )
+    fresh: int = Field(8, ge=1, description="How many of them are new; the others were tried before, and are unsolved.")
     frontier: int = Field(256, ge=1, description="Unsolved questions kept.")
     cache_mb: float = Field(
         1152.0,
@@ -156,6 +154,11 @@ class ReplaySettings(Section):
         min_length=1,
         description="Texts that searched completions begin with, in turn; the environment's own if not given.",
     )
+
+    @property
+    def cache_bytes(self) -> int:
+        """``cache_mb`` in bytes."""
+        return int(self.cache_mb * 10**6)
 
 
 class WarmstartSettings(Section):

@@ -10,10 +10,9 @@ from torch import Tensor
 from dlr_core.batch import Decodes, StepBatch
 from dlr_core.density import Policy, TanhGaussian
 from dlr_core.errors import PluginError
-from dlr_core.frontier import FindItem
 from dlr_core.protocols import ChainBatch
 from dlr_core.ranks import Ranks
-from dlr_core.records import Completions, Item
+from dlr_core.records import Completions, FindItem, Item
 
 
 @dataclass(frozen=True)

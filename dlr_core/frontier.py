@@ -3,13 +3,9 @@
 What is easy leaves at once; what stays is what is worth trying again.
 """
 
-from collections.abc import Callable
-
 import torch
 
 from dlr_core.records import Item
-
-FindItem = Callable[[int], Item]
 
 
 class Frontier:

@@ -94,7 +94,7 @@ class QuestionCache:
                     del self._lent[start.ids]
                     self.size -= self._beginnings.pop(start.ids).size
 
-    def log(self) -> dict[str, float]:
+    def log(self) -> dict[str, Any]:
         """Since the last call, the share of the prompts asked for that were held; and how much is held now."""
         hits = {"question_cache_hits": self._found / self._asked} if self._asked else {}
         self._asked = self._found = 0

@@ -6,14 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlr_core.memory import AT_ONCE, CALIBRATION
 from dlr_core.protocols import Task
 from dlr_core.records import Item
 from dlr_core.splits import Split, normalise
-
-CALIBRATION = 128
-"""Questions that an assistant's reader is calibrated on."""
-AT_ONCE = 32
-"""Of them, those that are prefilled together."""
 
 
 def distinct_items(task: Task, split: Split, count: int, seed: int = 0) -> list[Item]:

@@ -5,7 +5,7 @@ decoded per question, N rows (usually B·K), T latents in a chain, D latent widt
 prompt positions, L completion tokens, V vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,10 @@ class Item:
     index: int
     """Position within its split."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+FindItem = Callable[[int], Item]
+"""A split's question by its position."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dlr_core.aside import Pending
 from dlr_core.config import ReplaySettings
 from dlr_core.everyone import joined_completions, joined_items, nothing_completed
 from dlr_core.frontier import Frontier
-from dlr_core.question_cache import MB, QuestionCache
+from dlr_core.question_cache import QuestionCache
 from dlr_core.records import Completions, Item, PromptCache, Sample
 from dlr_core.replay import ReplayBuffer, Success, padded
 from dlr_core.rollout import Collector, correctness, repeats
@@ -42,7 +42,7 @@ class Rehearsal:
         self.openings = tuple(openings)
         self.buffer = ReplayBuffer(settings.capacity)
         self.frontier = Frontier(settings.frontier)
-        self.questions = QuestionCache(self.env.engine.prefill, int(settings.cache_mb * MB))
+        self.questions = QuestionCache(self.env.engine.prefill, settings.cache_bytes)
 
     def take(self, own_B: Sequence[Item], cache: PromptCache, completions: Completions, correct_BK: Tensor) -> None:
         """:meth:`remember` what all ranks have decoded.
@@ -151,7 +151,7 @@ class Rehearsal:
 
     def cache_logs(self) -> Metrics:
         """How the question cache has done in a step."""
-        return dict(self.questions.log()) if self.settings.chains else {}
+        return self.questions.log() if self.settings.chains else {}
 
     def state(self) -> dict[str, Any]:
         """JSON-ready, for the checkpoint."""

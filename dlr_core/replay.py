@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlr_core.frontier import FindItem
-from dlr_core.records import Beginning, Item, PromptCache
+from dlr_core.records import Beginning, FindItem, Item, PromptCache
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def examine(main_model: str, out: Path) -> list[Check]:
     host = PluginHost.from_entry_points()
     model = _model(main_model)
     size = smollm2.MODEL_BYTES if main_model == smollm2.NAME else _size(expanded(main_model))
-    kept = ReplaySettings().cache_mb * 1e6
+    kept = ReplaySettings().cache_bytes
     checks = [*installed, *plugins(host), device(), model]
     if main_model == smollm2.NAME:
         checks.append(_hub())

@@ -123,7 +123,7 @@ def _run_size(config: RunConfig, host: PluginHost, outline: Any) -> tuple[RunSiz
         tries=replay.tries,
         stored=(replay.capacity + replay.frontier) if replay.chains else 0,
         beginning=beginning,
-        store_limit=int(replay.cache_mb * 10**6),
+        store_limit=replay.cache_bytes,
         sampled=config.decoder.temperature > 0,
         needs_gradient=getattr(estimator, "needs_gradient", True),
         residual=shares,
