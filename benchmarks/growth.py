@@ -80,12 +80,11 @@ def remember(trainer: Trainer) -> None:
     """Successes and unsolved questions; a few prompts are prefilled, and stand for all."""
     engine, rehearsal = trainer.env.engine, trainer.rehearsal
     items = [engine.task.item("train", SIZE - 1 - number) for number in range(SUCCESSES + UNSOLVED)]
-    texts = tuple(item.question for item in items[:PREFILLED])
+    texts, held = [item.question for item in items[:PREFILLED]], rehearsal.questions.held
     with torch.no_grad():
-        cache = engine.prefill(texts)
-    for first in range(0, len(items), PREFILLED):
-        rehearsal.questions.keep([item.question for item in items[first : first + PREFILLED]], cache)
+        rehearsal.questions.prompts(texts)
     for number, item in enumerate(items):
+        held[item.question] = held[texts[number % PREFILLED]]  # the same one: it takes no memory
         if number < SUCCESSES:
             ids_1L, _ = engine.decoder.encode_targets([engine.task.gold_text(item)])
             rehearsal.buffer.add(Success(item, tuple(ids_1L[0].tolist()), 1.0))

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dlr_core.assignments import merge
+
 REAL = "smollm2-135m"
 WORDS = (4, 28, 76, 172, 352)
 """Put before a question: prompts of some 50 to 400 positions. Without any, as on the other axes, all begin with one
@@ -56,8 +58,7 @@ class Point:
         made: dict[str, Any] = {"env": "dlr/Growth-v0", "steps": 10_000, "minutes": None, "loggers": [],
                                 "decoder": {"model": model}, "probe": {"every": 0}}  # fmt: skip
         for key, value in self.settings.items():
-            table, _, name = key.partition(".")
-            made.setdefault(table, {})[name] = value
+            merge(made, key.split("."), value)
         return made
 
 
