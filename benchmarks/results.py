@@ -77,9 +77,12 @@ def write(path: Path, value: Any) -> None:
 
 
 def tasks_table(rows: list[dict[str, Any]]) -> str:
-    """Every task's control table, mean over seeds, and what trained gains on each row."""
+    """Every task's control table, mean over seeds; what trained gains on each row; trained, seed by seed."""
     lines = ["| task | seeds | n | " + " | ".join(ROWS) + " |", "|---" * (3 + len(ROWS)) + "|"]
     gaps = ["| task | " + " | ".join(f"trained − {name}" for name in ROWS[:-1]) + " |", "|---" * len(ROWS) + "|"]
+    every = sorted({row["seed"] for row in rows})
+    heads = ["task", *(f"seed {seed}" for seed in every), "lowest gain on the anchor, where a run begins"]
+    each_seed = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for variant in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == variant]
         shown = []
@@ -96,7 +99,10 @@ def tasks_table(rows: list[dict[str, Any]]) -> str:
             mean = sum(gap.mean() for gap in each) / len(each)
             differences.append(f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
         gaps.append(f"| {variant} | " + " | ".join(differences) + " |")
-    return "\n".join(lines) + "\n\n" + "\n".join(gaps)
+        ends = {row["seed"]: f"{100 * bits(row, 'trained').mean():.1f}" for row in own}
+        lowest = min(100 * (bits(row, "trained") - bits(row, "anchor")).mean() for row in own)
+        each_seed.append(f"| {variant} | " + " | ".join(ends.get(seed, "") for seed in every) + f" | {lowest:+.1f} |")
+    return "\n\n".join("\n".join(table) for table in (lines, gaps, each_seed))
 
 
 def curriculum_section(grown: dict[str, Any]) -> str:

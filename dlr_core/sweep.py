@@ -24,6 +24,7 @@ class Variant(BaseModel):
 
     name: str = Field(min_length=1)
     set: dict[str, Any] = Field(default_factory=dict, description="Dotted settings, as --set takes them.")
+    seeds: tuple[int, ...] | None = Field(None, min_length=1, description="Its own seeds; the sweep's if not given.")
 
 
 class SweepPlan(BaseModel):
@@ -65,7 +66,8 @@ def expand(tree: Mapping[str, Any]) -> list[Row]:
         raise ConfigError(*explain(error, "sweep", SweepPlan.model_fields)) from None
     if bool(plan.variants) == bool(plan.grid):
         raise ConfigError("a sweep needs either [[variants]] or a [grid]")
-    runs = len(plan.seeds) * (len(plan.variants) or math.prod(map(len, plan.grid.values())))
+    runs = sum(len(variant.seeds or plan.seeds) for variant in plan.variants)
+    runs += len(plan.seeds) * math.prod(map(len, plan.grid.values())) if plan.grid else 0
     if not 1 <= runs <= MOST_RUNS:
         raise ConfigError(f"a sweep: expected 1 to {MOST_RUNS} runs, got {runs}")
     variants = list(plan.variants) or [
@@ -76,7 +78,13 @@ def expand(tree: Mapping[str, Any]) -> list[Row]:
     names = [variant.name for variant in variants]
     if len(set(names)) < len(names):
         raise ConfigError("two variants of a sweep have the same name")
-    rows = [Row(v.name, seed, _values(plan.base, v.set, seed)) for seed in plan.seeds for v in variants]
+    rows = [
+        Row(variant.name, seed, _values(plan.base, variant.set, seed))
+        for variant in variants
+        for seed in variant.seeds or plan.seeds
+    ]
+    first_met = list(dict.fromkeys([*plan.seeds, *(row.seed for row in rows)]))
+    rows.sort(key=lambda row: first_met.index(row.seed))
     folders = [row.folder for row in rows]
     taken = next((row for row in rows if folders.count(row.folder) > 1), None)
     if taken is not None:

@@ -1,6 +1,7 @@
 """What is read off learning curves, and how pieces are planned, kept and summed up."""
 
 import math
+import time
 
 import filter_cost
 import learning
@@ -149,24 +150,41 @@ def test_a_piece_is_read_as_it_was_kept_and_machines_are_not_mixed(tmp_path):
         store.of_one_machine(here=True)
 
 
-def test_missing_pieces_are_trained_one_after_another_until_enough(tmp_path, monkeypatch):
-    store, made = Pieces(tmp_path / "pieces"), []
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_missing_pieces_are_trained_until_enough_and_none_twice(tmp_path, monkeypatch, at_once):
+    store, made, running, most = Pieces(tmp_path / "pieces"), [], [], []
 
     def train(script, arguments):
+        running.append(script)
+        most.append(len(running))
+        time.sleep(0.02)
         given = dict(zip(arguments[1::2], arguments[2::2], strict=True))
         rate = float(given["--rate"]) if "--rate" in given else None
         made.append((arguments[0], rate, given["--seed"]))
         name, whole = piece(arguments[0], rate, given["--seed"], 0.1, 0.2, 0.4, validation=rate or 0.0)
         store.write(name, whole)
+        running.pop()
 
     monkeypatch.setattr(learning, "train", train)
-    line = ["run", "--pieces", str(store.folder), "--out", str(tmp_path), "--seeds", "0", "1"]
+    line = [
+        "run",
+        "--pieces",
+        str(store.folder),
+        "--out",
+        str(tmp_path),
+        "--seeds",
+        "0",
+        "1",
+        "--at-once",
+        str(at_once),
+    ]
     learning.main([*line, "--at-most", "2"])
-    assert made == [("dlr", None, 0), ("grpo-full", 3e-6, 0)]
+    assert sorted(made) == [("dlr", None, 0), ("grpo-full", 3e-6, 0)]
     assert not (tmp_path / "results.json").exists()
     learning.main(line)
     assert len(made) == len(set(made)) == 2 + 8 + 2
-    assert made[-2:] == [("grpo-full", 1e-4, 1), ("grpo-lora", 3e-3, 1)]
+    assert sorted(made[-2:]) == [("grpo-full", 1e-4, 1), ("grpo-lora", 3e-3, 1)]
+    assert max(most) == at_once
     assert (tmp_path / "learn_vs_grpo.png").is_file()
     before = len(made)
     learning.main(line)

@@ -28,10 +28,19 @@ def test_variants_change_the_base_and_not_one_another() -> None:
     assert second.folder == "two-latents-seed0"
 
 
+def test_a_variant_can_have_seeds_of_its_own() -> None:
+    variants = [{"name": "a"}, {"name": "b", "seeds": [1, 3]}, {"name": "c", "seeds": [4]}]
+    rows = expand({"seeds": [0, 1], "variants": variants})
+    assert [(row.seed, row.variant) for row in rows] == [(0, "a"), (1, "a"), (1, "b"), (3, "b"), (4, "c")]
+    assert [row.values["seed"] for row in rows] == [row.seed for row in rows]
+
+
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
         ({}, "either"),
+        ({"variants": [{"name": "a", "seeds": []}]}, "seeds"),
+        ({"variants": [{"name": "a", "seeds": [5, 5]}]}, "share the folder"),
         ({"variants": [{"name": "a"}], "grid": {"seed": [1]}}, "either"),
         ({"variants": [{"name": "a"}, {"name": "a"}]}, "same name"),
         ({"variant": []}, "variant"),

@@ -16,9 +16,9 @@ def sweep(
 ) -> None:
     """Train every variant under every seed, one run after another, and compare them with the first variant.
 
-    A sweep file has [base] (settings of all runs), seeds, and [[variants]] (name, set) or a [grid] of dotted settings.
-    Runs that have ended are not repeated: the same command goes on where it stopped. Rows of the tables are kept in
-    summary.json. Example: dlr sweep benchmarks/ablations.toml --out runs/ablations --part 1/3
+    A sweep file has [base] (settings of all runs), seeds, and [[variants]] (name, set, seeds of its own) or a [grid] of
+    dotted settings. Runs that have ended are not repeated: the same command goes on where it stopped. Rows of the
+    tables are kept in summary.json. Example: dlr sweep benchmarks/ablations.toml --out runs/ablations --part 1/3
     """
     from dlr_cli.sweeping import run_sweep
     from dlr_core.assignments import read_toml
