@@ -36,7 +36,8 @@ class KVSpace(nn.Module):
         self.options, self.decoder = options, [decoder]  # in a list: the frozen model is no submodule
         self.num_latents, self.latent_dim = options.num_latents, options.latent_dim
         self.anchor_ids, self.pending_ids = anchor_tokens(decoder, options, trigger=1)
-        self.widths = [heads * size for heads, size in decoder.kv_sizes for _ in range(2)]
+        self.sizes = [size for size in decoder.kv_sizes for _ in range(2)]
+        self.widths = [heads * width for heads, width in self.sizes]
         total = sum(self.widths)
         self.chart_DW = nn.Parameter(random_directions(options.latent_dim, total, options.seed).to(decoder.device))
         self.chart_DW.requires_grad_(options.chart == "joint")
@@ -68,22 +69,33 @@ class KVSpace(nn.Module):
         return self._add(cache, actions_NTD, cache.mask_NS.shape[1] - self.num_latents)
 
     def _add(self, cache: PromptCache, actions_NtD: Tensor, start: int) -> PromptCache:
-        stop = start + actions_NtD.shape[1]
-        delta = self.options.radius * (actions_NtD.float() @ self.chart_DW).to(cache.keys[0].dtype)
-        parts = [part * float_s for part, float_s in zip(delta.split(self.widths, -1), self.scale, strict=True)]
         if cache.trunk is not None and start < cache.trunk.length:
             cache = cache.whole()
         begin = start - (cache.trunk.length if cache.trunk else 0)
-        end = begin + actions_NtD.shape[1]
-        positions = cache.positions_NS[:, start:stop]
-        keys, values = [], []
-        for layer, (key, value) in enumerate(zip(cache.keys, cache.values, strict=True)):
-            shape = (key.shape[1], key.shape[3])
-            dk = self.decoder[0].rotate(parts[2 * layer].unflatten(-1, shape), positions).transpose(1, 2).to(key.device)
-            dv = parts[2 * layer + 1].unflatten(-1, shape).transpose(1, 2).to(value.device)
-            keys.append(torch.cat([key[:, :, :begin], key[:, :, begin:end] + dk, key[:, :, end:]], 2))
-            values.append(torch.cat([value[:, :, :begin], value[:, :, begin:end] + dv, value[:, :, end:]], 2))
-        return replace(cache, keys=tuple(keys), values=tuple(values))
+        delta_NtW = self.options.radius * (actions_NtD.float() @ self.chart_DW) * self._scale_W()
+        delta_NtW = delta_NtW.to(cache.keys[0].dtype)
+        parts = [p.unflatten(-1, size) for p, size in zip(delta_NtW.split(self.widths, -1), self.sizes, strict=True)]
+        turned = self._rotated(parts[::2], cache.positions_NS[:, start : start + actions_NtD.shape[1]])
+        return replace(
+            cache,
+            keys=tuple(_added(key, dk, begin) for key, dk in zip(cache.keys, turned, strict=True)),
+            values=tuple(_added(value, dv, begin) for value, dv in zip(cache.values, parts[1::2], strict=True)),
+        )
+
+    def _scale_W(self) -> Tensor:
+        """s_l for every coordinate of a residual."""
+        return self.scale.repeat_interleave(torch.tensor(self.widths, device=self.scale.device))
+
+    def _rotated(self, keys: Sequence[Tensor], positions_Nt: Tensor) -> list[Tensor]:
+        """Keys (N, t, heads, width) of every layer, rotated; heads of one width together, as they turn alike."""
+        turned = list(keys)
+        for width in {key.shape[-1] for key in keys}:
+            layers = [layer for layer, key in enumerate(keys) if key.shape[-1] == width]
+            together = self.decoder[0].rotate(torch.cat([keys[layer] for layer in layers], 2), positions_Nt)
+            parts = together.split([keys[layer].shape[2] for layer in layers], 2)
+            for layer, part in zip(layers, parts, strict=True):
+                turned[layer] = part
+        return turned
 
     def observe(self, cache: PromptCache, actions_NtD: Tensor) -> Tensor:
         """State of anchor token t as a probe over the question and the residual-carrying positions before it."""
@@ -122,3 +134,12 @@ class KVSpace(nn.Module):
     def trainable(self) -> list[nn.Parameter]:
         """The chart, where it is joint."""
         return [self.chart_DW] if self.chart_DW.requires_grad else []
+
+
+def _added(cached_NhSd: Tensor, residual_Nthd: Tensor, begin: int) -> Tensor:
+    """Cached keys or values with residuals on the t positions from ``begin`` on."""
+    residual = residual_Nthd.transpose(1, 2).to(cached_NhSd.device)
+    end = begin + residual.shape[2]
+    if (begin, end) == (0, cached_NhSd.shape[2]):
+        return cached_NhSd + residual
+    return torch.cat([cached_NhSd[:, :, :begin], cached_NhSd[:, :, begin:end] + residual, cached_NhSd[:, :, end:]], 2)
