@@ -19,6 +19,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from dlr_core.config import RunConfig
 from dlr_core.errors import ConfigError
+from dlr_core.host import PluginHost
+from dlr_core.pipeline import env_kwargs
 from dlr_core.questions import distinct_items
 from dlr_core.records import Completions, Item, Sample
 from dlr_core.schedule import CLOCKS, Schedule
@@ -58,6 +60,16 @@ class Tally:
         if training:
             self.flops += positions * (self.back * self.per_token.body + 2 * self.adapters)
             self.flops += logits * (1 + self.back) * self.per_token.head
+
+
+def make_engine(config: RunConfig, host: PluginHost) -> Any:
+    """The engine of a run's environment, with the model as Transformers loads it.
+
+    Ours multiplies from packed copies of the frozen weights, which training would not move.
+    """
+    made = env_kwargs(config, host)
+    made["decoder"]["packed"] = False
+    return host.make_env(config.env, num_envs=1, **made).unwrapped.engine
 
 
 def prompt_text(decoder: Any, question: str, anchor: str) -> str:
@@ -173,17 +185,22 @@ def make_trainer(
     The decoder's model is trained in place: nothing else may use it afterwards.
 
     Args:
-        engine: whose task, reward, token limit and main model are used.
+        engine: whose task, reward, token limit and main model are used; :func:`make_engine` makes one.
         config: a run's settings.
         setting: ``full`` or ``lora``.
         rate: learning rate.
         folder: where TRL may write.
         prober: asks held-out questions on the way.
         checkpointing: whether activations are computed again in the backward pass, which saves memory.
+
+    Raises:
+        ConfigError: no such setting, or a model whose layers do not multiply by their own weights.
     """
     if setting not in SETTINGS:
         raise ConfigError(f"expected a setting of {', '.join(SETTINGS)}, got {setting!r}")
     decoder, task = engine.decoder, engine.task
+    if decoder.packed:
+        raise ConfigError("TRL would train weights that the model does not multiply by: set decoder.packed=false")
     anchor = str(config.space.options["anchor"])
     torch.manual_seed(config.seed)
     model = decoder.model

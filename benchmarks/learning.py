@@ -37,7 +37,6 @@ from sheet import Sheet
 from dlr_core.assignments import merge, parse_assignment
 from dlr_core.config import RunConfig, resolve
 from dlr_core.host import PluginHost
-from dlr_core.pipeline import env_kwargs
 
 OURS = "dlr"
 RATES = {"grpo-full": (3e-6, 1e-5, 3e-5, 1e-4), "grpo-lora": (1e-4, 3e-4, 1e-3, 3e-3)}
@@ -68,8 +67,9 @@ def make(args: argparse.Namespace) -> None:
         learned = learn(config, host, questions=args.questions, probes=args.probes)
     else:
         from grpo import learn as learn_grpo
+        from grpo import make_engine
 
-        engine = host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+        engine = make_engine(config, host)
         with tempfile.TemporaryDirectory() as folder:
             learned = learn_grpo(
                 engine, config, args.method.removeprefix("grpo-"), args.rate, Path(folder),

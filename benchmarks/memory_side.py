@@ -79,25 +79,25 @@ def ours(config: RunConfig, host: PluginHost, peak: Peak, steps: int) -> None:
 
 
 def fill(trainer: Trainer) -> None:
-    """Let a run remember as much as its settings allow, of real questions: the most that it can hold.
+    """Let a run remember as much as its settings allow: the most that it can hold.
 
-    One completion a question: successes of one question would share its prompt.
+    One completion a question: successes of one question would share its prompt. Every question gets a prompt of its own
+    in memory, a copy of one of the few that are prefilled.
     """
     rehearsal, engine = trainer.rehearsal, trainer.env.engine
     group = max(trainer.config.batch.questions, trainer.config.replay.search)
-    device = engine.decoder.device
     size, number = engine.task.size("train"), 0
-    zeros = torch.zeros(group, engine.space.num_latents, engine.space.latent_dim, device=device)
+    with torch.no_grad():
+        cache = engine.prefill([engine.task.item("train", place).question for place in range(group)])
+        zeros = torch.zeros(group, engine.space.num_latents, engine.space.latent_dim, device=engine.decoder.device)
+        done = engine.decoder.decode(engine.space.inject(cache, zeros), 1)  # how long it is hardly matters
 
     def more(right: bool) -> None:
         nonlocal number
         items = [engine.task.item("train", number + place) for place in range(group)]
         number += group
-        with torch.no_grad():
-            cache = engine.prefill([item.question for item in items])
-            done = engine.decoder.decode(engine.space.inject(cache, zeros), 1)  # how long it is hardly matters
         rehearsal.questions.keep([item.question for item in items], cache)
-        rehearsal.remember(items, done, torch.full((group, 1), float(right), device=device))
+        rehearsal.remember(items, done, torch.full((group, 1), float(right), device=zeros.device))
 
     while len(rehearsal.buffer.entries) < rehearsal.buffer.capacity and number + group <= size:
         more(right=True)
@@ -109,10 +109,10 @@ def grpo(setting: str) -> Callable[[RunConfig, PluginHost, Peak, int], None]:
     """TRL's first steps, with its own default of computing activations again to save memory."""
 
     def train(config: RunConfig, host: PluginHost, peak: Peak, steps: int) -> None:
-        from grpo import make_trainer
+        from grpo import make_engine, make_trainer
 
         limited = config.model_copy(update={"steps": steps, "minutes": None})
-        engine = host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+        engine = make_engine(config, host)
         rate = {"full": 1e-5, "lora": 1e-3}[setting]
         with tempfile.TemporaryDirectory() as folder:
             trainer, _, _ = make_trainer(engine, limited, setting, rate, Path(folder), checkpointing=True)

@@ -22,9 +22,12 @@ from curves import Prober
 from dlr_cli.host import load_host
 from dlr_core.config import resolve
 from dlr_core.evaluate import Evaluator
+from dlr_core.errors import ConfigError
 from dlr_core.pipeline import env_kwargs
 from dlr_core.questions import distinct_items
+from dlr_plugins.decoders import packed_linear
 
+packed_linear.LEAST_BYTES = 0  # as of a model large enough to be packed
 host, found = load_host(), {}
 
 
@@ -50,7 +53,7 @@ for setting, device in (("full", "cpu"), ("lora", "auto")):  # told apart, so th
         "space": {"name": "kv", "num_latents": 2, "latent_dim": 4, "anchor": "=", "filler": " "},
         "batch": {"questions": 2, "samples": 4},
     }, host)
-    engine = host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+    engine = grpo.make_engine(config, host)
     decoder, items = engine.decoder, distinct_items(engine.task, "test", 5)
     own = [sample.completion for sample in Evaluator(engine).under_prompt(items, "=").samples]
     before, start = weights(decoder.model), decoder.fingerprint()
@@ -78,6 +81,12 @@ for setting, device in (("full", "cpu"), ("lora", "auto")):  # told apart, so th
         "adapters": any(bool(p.any()) for n, p in decoder.model.named_parameters() if "lora_B" in n),
         "rewards": [engine.reward(sample) for sample in judged],
     }
+
+packed = host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+try:
+    grpo.make_trainer(packed, config, "full", 1e-2, Path())
+except ConfigError as error:
+    found["refused"] = str(error)
 
 with redirect_stdout(io.StringIO()) as text:
     sys.argv = ["memory_side.py", "grpo-lora", "--steps", "1", "--main-model", sys.argv[1]]
@@ -127,6 +136,10 @@ def test_full_fine_tuning_moves_weights_and_lora_leaves_them(found):
     assert len(found["full"]["moved"]) > found["full"]["all"] / 2
     assert found["lora"]["moved"] == []
     assert found["lora"]["adapters"]
+
+
+def test_a_model_that_multiplies_by_copies_of_its_weights_is_refused(found):
+    assert "packed" in found["refused"]
 
 
 def test_its_reward_is_that_of_the_environment(found):
