@@ -30,6 +30,10 @@ def inclusion_probabilities(predictions_BG: Tensor, keep: int, explore: float = 
     return explore * keep / group + (1.0 - explore) * share
 
 
+STEPS = 2**32
+"""The random offset is a multiple of 1 / STEPS: ticks lie exactly 1 apart, none is rounded up to the next number."""
+
+
 def systematic_sample(inclusion_BG: Tensor, keep: int, generator: torch.Generator) -> Tensor:
     """Indices (B, keep) of distinct chains, chain i being among them with probability π_i exactly."""
     rows = []
@@ -37,6 +41,7 @@ def systematic_sample(inclusion_BG: Tensor, keep: int, generator: torch.Generato
         order = torch.randperm(len(inclusion_G), generator=generator)
         edges = inclusion_G[order].cumsum(0)
         edges = edges * (keep / edges[-1])  # removes rounding: the total is exactly `keep`
-        ticks = torch.rand(1, generator=generator, dtype=torch.float64) + torch.arange(keep)
+        offset = (torch.rand(1, generator=generator, dtype=torch.float64) * STEPS).floor() / STEPS
+        ticks = offset + torch.arange(keep)
         rows.append(order[torch.searchsorted(edges, ticks, right=True).clamp(max=len(order) - 1)].sort().values)
     return torch.stack(rows).to(inclusion_BG.device)

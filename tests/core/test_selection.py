@@ -124,7 +124,8 @@ CERTAIN, EQUAL = [1.0, 0.5, 0.5, 0.5, 0.5], [0.75] * 4
 
 
 @pytest.mark.parametrize(
-    ("inclusion", "draw"), [(CERTAIN, 0.0), (CERTAIN, 1.0 - 2.0**-40), (EQUAL, 0.0), (EQUAL, 1.0 - 2.0**-53)]
+    ("inclusion", "draw"),
+    [(CERTAIN, 0.0), (CERTAIN, 1.0 - 2.0**-40), (CERTAIN, 1.0 - 2.0**-53), (EQUAL, 0.0), (EQUAL, 1.0 - 2.0**-53)],
 )
 def test_the_least_and_the_greatest_draw_take_distinct_chains_too(
     inclusion: list[float], draw: float, monkeypatch: pytest.MonkeyPatch
