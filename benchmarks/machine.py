@@ -14,7 +14,7 @@ MEMORY = 256 * 2**20
 
 
 def machine() -> str:
-    """Processor, usable cores, threads, and PyTorch's version."""
+    """Processor, its vector instructions, usable cores, threads, and PyTorch's version."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -22,7 +22,8 @@ def machine() -> str:
         lines = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         name = lines[0] if lines else name
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{name}{gpu}, {cores} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    vectors = torch.backends.cpu.get_cpu_capability()
+    return f"{name}, {vectors}{gpu}, {cores} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def memory_speed() -> float:
