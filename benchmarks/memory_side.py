@@ -105,7 +105,7 @@ def fill(trainer: Trainer) -> None:
         more(right=False)
 
 
-def grpo(setting: str) -> Callable[[RunConfig, PluginHost, Peak, int], None]:
+def grpo(setting: str, micro: int | None) -> Callable[[RunConfig, PluginHost, Peak, int], None]:
     """TRL's first steps, with its own default of computing activations again to save memory."""
 
     def train(config: RunConfig, host: PluginHost, peak: Peak, steps: int) -> None:
@@ -115,7 +115,7 @@ def grpo(setting: str) -> Callable[[RunConfig, PluginHost, Peak, int], None]:
         engine = make_engine(config, host)
         rate = {"full": 1e-5, "lora": 1e-3}[setting]
         with tempfile.TemporaryDirectory() as folder:
-            trainer, _, _ = make_trainer(engine, limited, setting, rate, Path(folder), checkpointing=True)
+            trainer, _, _ = make_trainer(engine, limited, setting, rate, Path(folder), checkpointing=True, micro=micro)
             peak.forget()
             trainer.train()
         peak.mark("peak")
@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--main-model", default="smollm2-135m")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting of a run")
+    parser.add_argument("--micro", type=int, help="completions that TRL learns from at once; all if not given")
     args = parser.parse_args()
     if args.side.startswith("grpo"):
         import grpo as _  # noqa: F401  (its imports are part of the baseline)
@@ -139,7 +140,8 @@ def main() -> None:
     for text in args.set:
         merge(values, *parse_assignment(text))
     config = resolve(values, host)
-    sides = {"inference": inference, "ours": ours, "grpo-full": grpo("full"), "grpo-lora": grpo("lora")}
+    theirs = {f"grpo-{setting}": grpo(setting, args.micro) for setting in ("full", "lora")}
+    sides = {"inference": inference, "ours": ours, **theirs}
     peak = Peak()
     sides[args.side](config, host, peak, args.steps)
     print(json.dumps({"side": args.side, "baseline": peak.baseline, **peak.marks}))

@@ -104,9 +104,11 @@ def test_time_to_what_the_better_of_trls_settings_ends_with():
     assert detail["rates"] == {"grpo-full": 3e-5, "grpo-lora": 1e-3}
     assert (ratio.ratio, ratio.low, ratio.high, ratio.n) == (2.0, 0.0, 4.0, 3)
     assert learning.remark(detail) == (
-        "grpo-full ends with 40.0% after 10.0 min and 192 completions; ours stays above that after 2.5 min and 96 "
-        "completions, 5.0 min and 192 completions, never."
+        "grpo-full ends with 40.0% after 10.0 min and 192 completions, and stays above that itself after 10.0 min; "
+        "ours stays above it after 2.5 min and 96 completions, 5.0 min and 192 completions, never."
     )
+    at_the_edge = detail | {"rates": {"grpo-full": 3e-5, "grpo-lora": 1e-2}}
+    assert learning.remark(at_the_edge).endswith("never. grpo-lora: the best rate is at the edge of the sweep.")
     assert learning.sheet(detail).rows[1] == (
         "grpo-full, rate 3e-05", "0", "2", "0.0", "10.0", "40.0", "15.0",
     )  # fmt: skip
@@ -179,11 +181,11 @@ def test_missing_pieces_are_trained_until_enough_and_none_twice(tmp_path, monkey
         str(at_once),
     ]
     learning.main([*line, "--at-most", "2"])
-    assert sorted(made) == [("dlr", None, 0), ("grpo-full", 3e-6, 0)]
+    assert sorted(made) == [("dlr", None, 0), ("grpo-full", 1e-5, 0)]
     assert not (tmp_path / "results.json").exists()
     learning.main(line)
     assert len(made) == len(set(made)) == 2 + 8 + 2
-    assert sorted(made[-2:]) == [("grpo-full", 1e-4, 1), ("grpo-lora", 3e-3, 1)]
+    assert sorted(made[-2:]) == [("grpo-full", 3e-4, 1), ("grpo-lora", 1e-2, 1)]
     assert max(most) == at_once
     assert (tmp_path / "learn_vs_grpo.png").is_file()
     before = len(made)

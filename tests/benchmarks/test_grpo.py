@@ -59,7 +59,9 @@ for setting, device in (("full", "cpu"), ("lora", "auto")):  # told apart, so th
     before, start = weights(decoder.model), decoder.fingerprint()
     prober = Prober(items, 3)
     with tempfile.TemporaryDirectory() as folder:
-        trainer, tally, answer = grpo.make_trainer(engine, config, setting, 1e-2, Path(folder), prober=prober)
+        trainer, tally, answer = grpo.make_trainer(
+            engine, config, setting, 1e-2, Path(folder), prober=prober, micro={"full": None, "lora": 4}[setting]
+        )
         first = [sample.completion for sample in answer(items)]
         asked, probe = tally.flops, prober.take
         prober.take = lambda *args, **more: None
