@@ -220,17 +220,17 @@ def sheet(measured: Mapping[str, Any]) -> Sheet:
 
 def remark(measured: Mapping[str, Any]) -> str:
     """What the ratio was read from, and whether the sweep of rates went far enough."""
-    seconds, completions = measured["our_seconds_to_target"], measured["our_completions_to_target"]
     reached = [
         "never" if spent is None else f"{spent / 60:.1f} min and {count:.0f} completions"
-        for spent, count in zip(seconds, completions, strict=True)
+        for spent, count in zip(measured["our_seconds_to_target"], measured["our_completions_to_target"], strict=True)
     ]
     own = ["never" if t is None else f"{t / 60:.1f} min" for t in measured["their_seconds_to_target"]]
     edges = [name for name, rate in measured["rates"].items() if rate in (RATES[name][0], RATES[name][-1])]
     better, minutes, target = measured["better"], measured["their_seconds"] / 60, measured["target"]
+    completions = measured["their_completions"]
     return " ".join(
         [
-            f"{better} ends with {target:.1%} after {minutes:.1f} min and {measured['their_completions']:.0f} completions,",
+            f"{better} ends with {target:.1%} after {minutes:.1f} min and {completions:.0f} completions,",
             f"and stays above that itself after {', '.join(own)};",
             f"ours stays above it after {', '.join(reached)}.",
             *(f"{name}: the best rate is at the edge of the sweep." for name in edges),
