@@ -105,6 +105,13 @@ def tasks_table(rows: list[dict[str, Any]]) -> str:
     return "\n\n".join("\n".join(table) for table in (lines, gaps, each_seed))
 
 
+def filter_table(rows: list[dict[str, Any]]) -> str:
+    """Both selections against decoding everything, then the scorer's against the random one, which decodes as many."""
+    selected = [row for row in rows if row["variant"] != rows[0]["variant"]]
+    selected.sort(key=lambda row: "random" not in row["variant"])
+    return as_markdown(compare(rows)) + "\n\nFor the same decodes:\n\n" + as_markdown(compare(selected))
+
+
 def curriculum_section(grown: dict[str, Any]) -> str:
     """The matrices task × stage and the remarks below them."""
     parts = []
@@ -121,6 +128,10 @@ def curriculum_section(grown: dict[str, Any]) -> str:
     return "\n".join([*parts, *(f"- {line}" for line in grown["remarks"])])
 
 
+TABLES = {"tasks": tasks_table, "filter": filter_table}
+"""Sweeps that are more than variants compared with the first."""
+
+
 def section(title: str, sweep: str, table: str) -> str:
     """A sweep's table under its title and the command that makes it."""
     return f"## {title}\n\n`dlr sweep benchmarks/{sweep}.toml --out runs/{sweep}`\n\n{table}"
@@ -131,8 +142,8 @@ def render() -> str:
     sections = []
     for name, title in SWEEPS.items():
         if rows := read(KEPT / f"{name}.json"):
-            table = tasks_table(rows) if name == "tasks" else as_markdown(compare(rows))
-            sections.append(section(title, name, table))
+            table = TABLES.get(name, lambda rows: as_markdown(compare(rows)))
+            sections.append(section(title, name, table(rows)))
     grown = read(KEPT / "curriculum.json")
     if grown:
         sections.append(
