@@ -169,17 +169,8 @@ def test_missing_pieces_are_trained_until_enough_and_none_twice(tmp_path, monkey
 
     monkeypatch.setattr(learning, "train", train)
     line = [
-        "run",
-        "--pieces",
-        str(store.folder),
-        "--out",
-        str(tmp_path),
-        "--seeds",
-        "0",
-        "1",
-        "--at-once",
-        str(at_once),
-    ]
+        "run", "--pieces", str(store.folder), "--out", str(tmp_path), "--seeds", "0", "1", "--at-once", str(at_once),
+    ]  # fmt: skip
     learning.main([*line, "--at-most", "2"])
     assert sorted(made) == [("dlr", None, 0), ("grpo-full", 1e-5, 0)]
     assert not (tmp_path / "results.json").exists()

@@ -21,8 +21,8 @@ import grpo, memory_side
 from curves import Prober
 from dlr_cli.host import load_host
 from dlr_core.config import resolve
-from dlr_core.evaluate import Evaluator
 from dlr_core.errors import ConfigError
+from dlr_core.evaluate import Evaluator
 from dlr_core.pipeline import env_kwargs
 from dlr_core.questions import distinct_items
 from dlr_plugins.decoders import packed_linear

@@ -23,6 +23,7 @@ class KVSpace(nn.Module):
     """
 
     scale: Tensor
+    block_W: Tensor
     shares_prompts = True
     """Whether ``inject`` takes prompts that share a trunk (:meth:`dlr_core.records.PromptCache.share`)."""
 
@@ -42,6 +43,8 @@ class KVSpace(nn.Module):
         self.chart_DW = nn.Parameter(random_directions(options.latent_dim, total, options.seed).to(decoder.device))
         self.chart_DW.requires_grad_(options.chart == "joint")
         self.register_buffer("scale", torch.ones(len(self.widths), device=decoder.device))
+        block_W = torch.arange(len(self.widths)).repeat_interleave(torch.tensor(self.widths))
+        self.register_buffer("block_W", block_W.to(decoder.device), persistent=False)  # whose scale a coordinate has
 
     def calibrate(self, questions: Sequence[str]) -> None:
         """Measure s_l on training questions; fit the chart where it is ``principal``."""
@@ -72,7 +75,7 @@ class KVSpace(nn.Module):
         if cache.trunk is not None and start < cache.trunk.length:
             cache = cache.whole()
         begin = start - (cache.trunk.length if cache.trunk else 0)
-        delta_NtW = self.options.radius * (actions_NtD.float() @ self.chart_DW) * self._scale_W()
+        delta_NtW = self.options.radius * (actions_NtD.float() @ self.chart_DW) * self.scale[self.block_W]
         delta_NtW = delta_NtW.to(cache.keys[0].dtype)
         parts = [p.unflatten(-1, size) for p, size in zip(delta_NtW.split(self.widths, -1), self.sizes, strict=True)]
         turned = self._rotated(parts[::2], cache.positions_NS[:, start : start + actions_NtD.shape[1]])
@@ -81,10 +84,6 @@ class KVSpace(nn.Module):
             keys=tuple(_added(key, dk, begin) for key, dk in zip(cache.keys, turned, strict=True)),
             values=tuple(_added(value, dv, begin) for value, dv in zip(cache.values, parts[1::2], strict=True)),
         )
-
-    def _scale_W(self) -> Tensor:
-        """s_l for every coordinate of a residual."""
-        return self.scale.repeat_interleave(torch.tensor(self.widths, device=self.scale.device))
 
     def _rotated(self, keys: Sequence[Tensor], positions_Nt: Tensor) -> list[Tensor]:
         """Keys (N, t, heads, width) of every layer, rotated; heads of one width together, as they turn alike."""
