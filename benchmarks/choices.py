@@ -18,7 +18,7 @@ from dlr_plugins.assistants.options import PolicyOptions
 
 from dlr_core.config import resolve
 from dlr_core.evaluate import PROMPTS, Evaluator
-from dlr_core.pipeline import env_kwargs
+from dlr_core.pipeline import make_engine
 from dlr_core.questions import distinct_items
 
 SCALE = PolicyOptions().initial_scale
@@ -28,7 +28,7 @@ def engine_with(**space: Any) -> Any:
     """The default environment's engine with other settings of its space."""
     host = load_host()
     config = resolve({"space": {"name": "kv", **space}}, host)
-    return host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+    return make_engine(config, host)
 
 
 def anchors(count: int) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from trl import GRPOConfig, GRPOTrainer
 from dlr_core.config import RunConfig
 from dlr_core.errors import ConfigError
 from dlr_core.host import PluginHost
-from dlr_core.pipeline import env_kwargs
+from dlr_core.pipeline import make_engine
 from dlr_core.questions import distinct_items
 from dlr_core.records import Completions, Item, Sample
 from dlr_core.schedule import CLOCKS, Schedule
@@ -63,15 +63,14 @@ class Tally:
             self.flops += logits * (1 + self.back) * self.per_token.head
 
 
-def make_engine(config: RunConfig, host: PluginHost) -> Any:
+def engine_to_train(config: RunConfig, host: PluginHost) -> Any:
     """The engine of a run's environment, with the model as Transformers loads it.
 
     Ours multiplies from packed copies of frozen weights, which training would not move, and may keep them in bfloat16,
     in which steps of TRL's size vanish; TRL keeps float32, and computes in bfloat16 on a GPU.
     """
-    made = env_kwargs(config, host)
-    made["decoder"] |= {"packed": False, "dtype": "float32"}
-    return host.make_env(config.env, num_envs=1, **made).unwrapped.engine
+    decoder = config.decoder.model_copy(update={"packed": False, "dtype": "float32"})
+    return make_engine(config.model_copy(update={"decoder": decoder}), host)
 
 
 def prompt_text(decoder: Any, question: str, anchor: str) -> str:
@@ -188,7 +187,7 @@ def make_trainer(
     The decoder's model is trained in place: nothing else may use it afterwards.
 
     Args:
-        engine: whose task, reward, token limit and main model are used; :func:`make_engine` makes one.
+        engine: whose task, reward, token limit and main model are used; :func:`engine_to_train` makes one.
         config: a run's settings.
         setting: ``full`` or ``lora``.
         rate: learning rate.

@@ -68,10 +68,10 @@ def make(args: argparse.Namespace) -> None:
 
         learned = learn(config, host, questions=args.questions, probes=args.probes)
     else:
+        from grpo import engine_to_train
         from grpo import learn as learn_grpo
-        from grpo import make_engine
 
-        engine = make_engine(config, host)
+        engine = engine_to_train(config, host)
         with tempfile.TemporaryDirectory() as folder:
             learned = learn_grpo(
                 engine, config, args.method.removeprefix("grpo-"), args.rate, Path(folder),

@@ -109,10 +109,10 @@ def grpo(setting: str, micro: int | None) -> Callable[[RunConfig, PluginHost, Pe
     """TRL's first steps, with its own default of computing activations again to save memory."""
 
     def train(config: RunConfig, host: PluginHost, peak: Peak, steps: int) -> None:
-        from grpo import make_engine, make_trainer
+        from grpo import engine_to_train, make_trainer
 
         limited = config.model_copy(update={"steps": steps, "minutes": None})
-        engine = make_engine(config, host)
+        engine = engine_to_train(config, host)
         rate = {"full": 1e-5, "lora": 1e-3}[setting]
         with tempfile.TemporaryDirectory() as folder:
             trainer, _, _ = make_trainer(engine, limited, setting, rate, Path(folder), checkpointing=True, micro=micro)

@@ -30,7 +30,7 @@ from trimmed import trim
 from dlr_core.config import resolve
 from dlr_core.durable import write_whole
 from dlr_core.evaluate import Answers, Evaluator
-from dlr_core.pipeline import env_kwargs
+from dlr_core.pipeline import make_engine
 from dlr_core.questions import distinct_items
 from dlr_core.stats import bootstrap_mean
 
@@ -44,7 +44,7 @@ def engine_of(weights: str, model: str) -> Any:
     """An environment's engine."""
     host = load_host()
     config = resolve({"decoder": {"model": model, "weights": weights}, "loggers": []}, host)
-    return host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+    return make_engine(config, host)
 
 
 def answers(engine: Any, questions: int) -> dict[str, Answers]:

@@ -48,6 +48,11 @@ def env_kwargs(config: RunConfig, host: PluginHost) -> dict[str, Any]:
     }
 
 
+def make_engine(config: RunConfig, host: PluginHost) -> Any:
+    """The engine of a run's environment: its task, main model, latent space and reward (DESIGN §4)."""
+    return host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+
+
 def eval_sizes(config: RunConfig, host: PluginHost, asked: int | None = None) -> tuple[int, int]:
     """Questions of a control table, and training questions on which its best prompt is chosen.
 
@@ -163,7 +168,7 @@ class DLRPipeline(Pretrained):
         """A pipeline of these settings, its assistant and chart as they are before training."""
         host = host or PluginHost.from_entry_points()
         config = resolve(settings, host)
-        engine = host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+        engine = make_engine(config, host)
         space = engine.space
         assistant = host.create(
             "assistant", config.assistant.name, config.assistant.options,

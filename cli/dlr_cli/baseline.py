@@ -20,7 +20,7 @@ from dlr_core.config import RunConfig
 from dlr_core.controls import summary
 from dlr_core.evaluate import Evaluator, best_prompt
 from dlr_core.host import PluginHost
-from dlr_core.pipeline import env_kwargs, eval_sizes
+from dlr_core.pipeline import eval_sizes, make_engine
 from dlr_core.protocols import Baseline
 from dlr_core.questions import distinct_items
 from dlr_core.rundir import RunFolder, check_free
@@ -51,7 +51,7 @@ def train_baseline(
     check_free(path, resume=False, overwrite=overwrite)
     questions, prompt_questions = eval_sizes(config, host)
     with console.status("loading the main model …") as status:
-        engine = host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+        engine = make_engine(config, host)
         digest = engine.decoder.fingerprint()
         torch.manual_seed(config.seed)
         virtual_tokens = {"num_virtual_tokens": engine.space.num_latents}

@@ -23,7 +23,7 @@ from dlr_cli.host import load_host
 from dlr_core.config import resolve
 from dlr_core.errors import ConfigError
 from dlr_core.evaluate import Evaluator
-from dlr_core.pipeline import env_kwargs
+from dlr_core.pipeline import make_engine
 from dlr_core.questions import distinct_items
 from dlr_plugins.decoders import packed_linear
 
@@ -53,7 +53,7 @@ for setting, device in (("full", "cpu"), ("lora", "auto")):  # told apart, so th
         "space": {"name": "kv", "num_latents": 2, "latent_dim": 4, "anchor": "=", "filler": " "},
         "batch": {"questions": 2, "samples": 4},
     }, host)
-    engine = grpo.make_engine(config, host)
+    engine = grpo.engine_to_train(config, host)
     decoder, items = engine.decoder, distinct_items(engine.task, "test", 5)
     own = [sample.completion for sample in Evaluator(engine).under_prompt(items, "=").samples]
     before, start = weights(decoder.model), decoder.fingerprint()
@@ -84,7 +84,7 @@ for setting, device in (("full", "cpu"), ("lora", "auto")):  # told apart, so th
         "rewards": [engine.reward(sample) for sample in judged],
     }
 
-packed = host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+packed = make_engine(config, host)
 try:
     grpo.make_trainer(packed, config, "full", 1e-2, Path())
 except ConfigError as error:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dlr_core.config import resolve
-from dlr_core.pipeline import env_kwargs
+from dlr_core.pipeline import make_engine
 from dlr_core.supervised import SupervisedTrainer
 
 pytest.importorskip("peft")
@@ -14,7 +14,7 @@ pytest.importorskip("peft")
 def trainer_for(host, tiny_model, *, method="prefix", lr=0.05, **values):
     plan = {"env": "dlr/Toy-v0", "decoder": {"model": str(tiny_model)}, "steps": 40, "minutes": None, **values}
     config = resolve(plan, host)
-    engine = host.make_env(config.env, num_envs=1, **env_kwargs(config, host)).unwrapped.engine
+    engine = make_engine(config, host)
     torch.manual_seed(config.seed)
     baseline = host.create("baseline", method, {"num_virtual_tokens": 4}, decoder=engine.decoder)
     return SupervisedTrainer(config, engine, baseline, lr=lr, prompt="Result:")

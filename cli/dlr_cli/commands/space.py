@@ -46,7 +46,7 @@ def fit(
     from dlr_core.errors import ConfigError
     from dlr_core.fitting import fit_radius
     from dlr_core.paths import is_file
-    from dlr_core.pipeline import DLRPipeline, env_kwargs
+    from dlr_core.pipeline import DLRPipeline, make_engine
 
     if not math.isfinite(initial_scale):
         raise ConfigError(f"--initial-scale: expected a finite number, got {initial_scale}")
@@ -62,7 +62,7 @@ def fit(
             chosen = [f"space.chart={chart}", *(assignments or [])]
             flags = {"env": env, "main_model": main_model}
             settings = settle(host, None, flags, chosen, None, None, space)
-            engine = host.make_env(settings.env, num_envs=1, **env_kwargs(settings, host)).unwrapped.engine
+            engine = make_engine(settings, host)
         report = fit_radius(
             engine, count=questions, initial_scale=initial_scale, report=lambda text: status.update(text)
         )
