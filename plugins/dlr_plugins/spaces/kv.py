@@ -75,8 +75,8 @@ class KVSpace(nn.Module):
         if cache.trunk is not None and start < cache.trunk.length:
             cache = cache.whole()
         begin = start - (cache.trunk.length if cache.trunk else 0)
-        delta_NtW = self.options.radius * (actions_NtD.float() @ self.chart_DW) * self.scale[self.block_W]
-        delta_NtW = delta_NtW.to(cache.keys[0].dtype)
+        scaled_DW = self.chart_DW * (self.options.radius * self.scale)[self.block_W]  # smaller than all residuals are
+        delta_NtW = (actions_NtD.float() @ scaled_DW).to(cache.keys[0].dtype)
         parts = [p.unflatten(-1, size) for p, size in zip(delta_NtW.split(self.widths, -1), self.sizes, strict=True)]
         turned = self._rotated(parts[::2], cache.positions_NS[:, start : start + actions_NtD.shape[1]])
         return replace(
