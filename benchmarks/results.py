@@ -26,13 +26,14 @@ RUNS = Path("runs")
 SWEEPS = {
     "tasks": "Three tasks, test questions",
     "shape": "What a chain is made of, validation questions",
+    "horizons": "Longer chains, longer problems, test questions",
     "ablations": "One factor at a time, validation questions",
     "ideas": "Published ideas, validation questions",
     "filter": "The filter before decoding, test questions",
 }
-"""Sweep files and what their tables are called; all but the first are compared with their first variant."""
-CURRICULUM = ("run", "--curriculum", "benchmarks/curriculum.toml", "--minutes", "2", "--set", "eval.questions=100",
-              "--out", "runs/curriculum")  # fmt: skip
+"""Sweep files and what their tables are called."""
+CURRICULUM = ("run", "--curriculum", "benchmarks/curriculum.toml", "--minutes", "2", "--set", "clock=cpu", "--set",
+              "eval.questions=100", "--out", "runs/curriculum")  # fmt: skip
 ROWS = ("plain", "anchor", "best_prompt", "random", "mean", "shuffled", "trained")
 
 
@@ -128,7 +129,7 @@ def curriculum_section(grown: dict[str, Any]) -> str:
     return "\n".join([*parts, *(f"- {line}" for line in grown["remarks"])])
 
 
-TABLES = {"tasks": tasks_table, "filter": filter_table}
+TABLES = {"tasks": tasks_table, "horizons": tasks_table, "filter": filter_table}
 """Sweeps that are more than variants compared with the first."""
 
 
