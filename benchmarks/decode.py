@@ -4,10 +4,12 @@ python benchmarks/decode.py                                  # every cell
 python benchmarks/decode.py --chains 8 --prompts 200         # those cells alone
 
 A turn is one question that neither side has seen, answered K times: ``reset`` prefills it, ``step`` puts K chains in
-and decodes them; ``generate`` is given the same token ids, the anchor's included, in a batch of K rows. Both decode
-greedily, on the same threads, with weights that are in memory once. The end token is taken from both, so that every
-completion has exactly as many tokens as the limit says. The chains are all zeros, which by contract reads as the plain
-prompt with its anchor: so the completions must be the same ids, and rows that differ (near-ties) are counted.
+and decodes them; ``generate`` is given the same token ids, the anchor's included, in a batch of K rows. All decode
+greedily, on the same threads. ``generate`` runs on the model as Transformers loads it, and once more a turn on the
+environment's, whose linear layers multiply from packed copies of their weights: the second ratio is what sharing
+prompts gains alone. The end token is taken from all, so that every completion has exactly as many tokens as the limit
+says. The chains are all zeros, which by contract reads as the plain prompt with its anchor: so the completions must be
+the same ids, and rows that differ (near-ties) are counted.
 """
 
 import argparse
@@ -117,7 +119,7 @@ class Cell:
         engine = self.engine.on(self.questions, self.tokens)
         self.env = LatentVectorEnv(self.chains, engine=engine, autoreset_mode="Disabled")
         self.actions = np.zeros((self.chains, engine.action_width), np.float32)
-        self.written: dict[int, list[Any]] = {0: [], 1: []}
+        self.written: dict[str, list[Any]] = {side: [] for side in ("ours", "plain", "packed")}
 
     @property
     def name(self) -> str:
@@ -132,12 +134,26 @@ class Cell:
         self.env.step(self.actions)
         spent = time.perf_counter() - began
         done: Any = self.env.finished
-        self.written[0].append(done.completions.ids_NL.cpu())
+        self.written["ours"].append(done.completions.ids_NL.cpu())
         return spent
 
+    def plain(self, turn: int) -> float:
+        """Seconds of ``generate`` on the same token ids, by the model's own weights."""
+        packed = self.engine.decoder.packed
+        for layer in packed:
+            layer.use(False)
+        try:
+            return self._generate(turn, "plain")
+        finally:
+            for layer in packed:
+                layer.use(True)
+
+    def packed(self, turn: int) -> float:
+        """Seconds of ``generate`` on the same token ids, from the environment's packed weights."""
+        return self._generate(turn, "packed")
+
     @torch.no_grad()
-    def theirs(self, turn: int) -> float:
-        """Seconds of ``generate`` on the same token ids."""
+    def _generate(self, turn: int, side: str) -> float:
         decoder = self.engine.decoder
         question = self.questions.item("train", self.first + turn).question
         ids = torch.tensor([decoder.prompt_ids(question) + self.anchor] * self.chains, device=decoder.device)
@@ -150,45 +166,59 @@ class Cell:
         began = time.perf_counter()
         out = decoder.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
         spent = time.perf_counter() - began
-        self.written[1].append(out[:, self.prompt :].cpu())
+        self.written[side].append(out[:, self.prompt :].cpu())
         return spent
 
     def same(self) -> float:
-        """Share of completions that are the same ids.
+        """Share of the environment's completions that both times are ``generate``'s, id for id.
 
         Raises:
             RuntimeError: one of them has not as many tokens as it should.
         """
         equal = []
-        for mine, other in zip(self.written[0], self.written[1], strict=True):
-            if mine.shape[1] != self.tokens or other.shape[1] != self.tokens:
-                raise RuntimeError(f"{self.name}: expected {self.tokens} tokens, got {mine.shape[1]}, {other.shape[1]}")
-            equal += (mine == other).all(1).tolist()
+        for mine, *others in zip(*self.written.values(), strict=True):
+            lengths = [ids.shape[1] for ids in (mine, *others)]
+            if set(lengths) != {self.tokens}:
+                raise RuntimeError(f"{self.name}: expected {self.tokens} tokens, got {', '.join(map(str, lengths))}")
+            equal += torch.stack([(mine == other).all(1) for other in others]).all(0).tolist()
         return float(np.mean(equal))
 
 
 def measure(cell: Cell, turns: int, patience: float) -> tuple[Ratio, dict[str, Any]]:
     """A cell's ratio, and what it is made of."""
-    ours, theirs = alternate([cell.ours, cell.theirs], turns, patience)
-    found = ratio_of_medians(ours, theirs)
+    ours, plain, packed = alternate([cell.ours, cell.plain, cell.packed], turns, patience)
+    found, sharing = ratio_of_medians(ours, plain), ratio_of_medians(ours, packed)
     return found, {
         "chains": cell.chains, "prompt": cell.prompt, "tokens": cell.tokens,
         "ratio": found.ratio, "low": found.low, "high": found.high, "n": found.n,
         "completions_per_second": cell.chains / float(np.median(ours)),
-        "generate_completions_per_second": cell.chains / float(np.median(theirs)),
-        "seconds": ours, "generate_seconds": theirs, "same_completions": cell.same(),
+        "generate_completions_per_second": cell.chains / float(np.median(plain)),
+        "ratio_packed": sharing.ratio, "low_packed": sharing.low, "high_packed": sharing.high,
+        "seconds": ours, "generate_seconds": plain, "packed_seconds": packed, "same_completions": cell.same(),
     }  # fmt: skip
 
 
 def sheet(measured: Mapping[str, Any]) -> Sheet:
     """Every cell."""
     return Sheet(
-        ("K", "prompt", "tokens", "environment, completions/s", "`generate`", "ratio", "95 %", "n", "same ids"),
+        (
+            "K",
+            "prompt",
+            "tokens",
+            "environment, completions/s",
+            "`generate`",
+            "ratio",
+            "95 %",
+            "ratio where `generate` has our packed weights",
+            "n",
+            "same ids",
+        ),
         [
             (
                 *(str(cell[key]) for key in ("chains", "prompt", "tokens")),
                 *(f"{cell[key]:.2f}" for key in ("completions_per_second", "generate_completions_per_second", "ratio")),
                 f"{cell['low']:.2f} … {cell['high']:.2f}",
+                f"{cell['ratio_packed']:.2f} ({cell['low_packed']:.2f} … {cell['high_packed']:.2f})",
                 str(cell["n"]),
                 f"{cell['same_completions']:.0%}",
             )
@@ -215,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     named: Ratio | None = None
     with endless(engine.decoder):
         warm = Cell(engine, *min(sizes, key=lambda size: size[0] * size[1]), 0)
-        alternate([warm.ours, warm.theirs], 1)
+        alternate([warm.ours, warm.plain, warm.packed], 1)
         for number, size in enumerate(sizes, 1):
             found, row = measure(Cell(engine, *size, 50 * number), args.repeats, args.patience)
             named = found if size == NAMED else named

@@ -13,6 +13,7 @@ import roofline
 import sb3_adapter
 import start_up
 import torch
+from dlr_plugins.decoders import packed_linear
 
 from dlr_core.errors import ConfigError
 
@@ -69,13 +70,32 @@ def test_completions_that_differ_are_counted(engine):
     with decode.endless(engine.decoder):
         cell = decode.Cell(engine, 4, 80, 5, 0)
         cell.ours(0)
-        cell.theirs(0)
+        cell.plain(0)
+        cell.packed(0)
         assert cell.same() == 1.0
-        cell.written[1][0][1, 2] += 1
+        cell.written["packed"][0][1, 2] += 1
         assert cell.same() == 0.75
-        cell.written[1][0] = cell.written[1][0][:, :4]
+        cell.written["plain"][0][3, 0] += 1
+        assert cell.same() == 0.5
+        cell.written["plain"][0] = cell.written["plain"][0][:, :4]
         with pytest.raises(RuntimeError, match="expected 5 tokens"):
             cell.same()
+
+
+def test_generate_has_the_models_own_weights_and_the_packed_copies_are_put_back(tiny_model, monkeypatch):
+    monkeypatch.setattr(packed_linear, "LEAST_BYTES", 0)
+    env = {"name": "hf", "model": str(tiny_model), "device": "cpu"}
+    engine = gymnasium.make_vec("dlr/ChainSum-v0", num_envs=1, decoder=env).unwrapped.engine
+    assert engine.decoder.packed
+    multiplied = []
+    for layer in engine.decoder.packed:
+        monkeypatch.setattr(layer, "product", lambda rows, own=layer.product: multiplied.append(1) or own(rows))
+    with decode.endless(engine.decoder):
+        cell = decode.Cell(engine, 2, 80, 2, 0)
+        cell.plain(0)
+        assert not multiplied
+        cell.packed(0)
+        assert multiplied
 
 
 def test_the_end_token_is_given_back(engine):
