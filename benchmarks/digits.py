@@ -5,8 +5,8 @@
 There are 16,200 different two-term questions of two-digit numbers and 200 of one-digit numbers, but the generator
 draws the number of digits first: half of what it draws are the same few easy ones again. Evaluation asks distinct
 questions, nearly all of two digits. Here all one-digit test questions of the pool and ``--n`` two-digit ones are
-answered greedily: under every hand-written prompt, with the run's token limit and with 16, and under the run's mean
-chain and its own ones, with its limit. *As drawn* is the mean of the two kinds' accuracies. Intervals are 95 %
+answered greedily: under hand-written prompts, with the run's token limit and with 16, and under the run's mean chain
+and its own ones, with its limit. *As drawn* is the mean of the two kinds' accuracies. Intervals are 95 %
 bootstraps over the questions of each kind. Prints a Markdown table.
 """
 
@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--n", type=int, default=600, help="two-digit questions, at most")
+    parser.add_argument("--prompts", nargs="+", default=["", *PROMPTS], metavar="TEXT", help="all if not given")
     asked = parser.parse_args(arguments)
     pipeline = DLRPipeline.from_run(asked.run)
     engine = pipeline.engine
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     for tokens in sorted({own, LIMIT}):
         evaluator = Evaluator(engine.on(task, tokens))
-        for prompt in ("", *PROMPTS):
+        for prompt in asked.prompts:
             add(f"`{prompt or '(plain)'}`", tokens, evaluator.under_prompt(items, prompt).correct_N)
     evaluator = Evaluator(engine)
     chains = evaluator.latents(items, pipeline.assistant)
