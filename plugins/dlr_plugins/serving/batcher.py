@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from dlr_core.records import PromptCache
 from dlr_core.replay import stack
 from dlr_plugins.decoders.cache_name import CACHE
-from dlr_plugins.decoders.drawing import inverse_cdf
+from dlr_plugins.decoders.drawing import inverse_cdf, likeliest
 from dlr_plugins.decoders.growing import growing_cache
 from dlr_plugins.decoders.hf import HFDecoder
 from dlr_plugins.serving.refusal import Refusal
@@ -250,7 +250,7 @@ class Batcher:
 
     def _choose(self, logits_NV: Tensor) -> Tensor:
         """The best token of greedy rows; of the others one drawn by the row's own generator."""
-        token_N = logits_NV.argmax(-1)
+        token_N = likeliest(logits_NV)
         drawn = [number for number, row in enumerate(self._running) if row.temperature > 0]
         if drawn:
             rows = [self._running[number] for number in drawn]
