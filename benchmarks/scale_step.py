@@ -13,7 +13,7 @@ from scale_shapes import Shape
 
 @dataclass(frozen=True)
 class Work:
-    """What a step does, over all ranks. By default sixteen times the default run's batch, on GSM8K's lengths."""
+    """What a step does, over all ranks: sixteen times the default batch, half of its tries; on GSM8K's lengths."""
 
     questions: int = 64
     """B."""

@@ -147,7 +147,7 @@ class ReplaySettings(Section):
         "prefilled again when they are drawn.",
     )
     tries: int = Field(
-        4, ge=1, le=1024, description="Completions per searched question, sampled token by token at temperature 1."
+        8, ge=1, le=1024, description="Completions per searched question: different ones, sampled at temperature 1."
     )
     openings: tuple[str, ...] | None = Field(
         None,

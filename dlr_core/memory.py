@@ -187,7 +187,7 @@ def plan(model: ModelSize, run: RunSize) -> Plan:
         phases["update"]["assistant"] = phases["rollout"]["assistant"]
     if run.replayed and run.searched:
         phases["search"] = _decode(model, run, run.searched, run.searched * run.tries, True)
-        phases["search"]["assistant"] = assistant_bytes(model, run, run.searched, run.searched * run.tries, back=False)
+        phases["search"]["assistant"] = assistant_bytes(model, run, run.searched, run.searched, back=False)
     if run.replayed:
         phases["replay"] = _learn(model, run, run.replayed, run.replayed, 1)
         phases["replay"]["assistant"] = assistant_bytes(model, run, run.replayed, run.replayed)

@@ -83,7 +83,8 @@ class Rehearsal:
     def search(self) -> Metrics:
         """Sample tokens on further training questions; what comes out right is remembered, and no more.
 
-        Greedy decoding of latents gives few different answers; sampled tokens find successes that it misses. Some
+        Greedy decoding of latents gives few different answers; different completions under one chain, tokens sampled
+        without replacement where the decoder can, find successes that it misses. Some
         questions are new, and begin with the first opening; the rest are tried again, those that nothing has solved
         yet, and there the openings take turns.
         """
@@ -114,11 +115,10 @@ class Rehearsal:
         """``count`` completions of each question, sampled token by token; of several ranks, this one's share."""
         own = self.ranks.share(len(items_B))
         seed = int(torch.randint(2**31, (), generator=self.collector.generator))
-        noise_NTD = self._noise(len(items_B) * count)
+        noise_NTD = self._noise(len(items_B))
         if own.start == own.stop:
             return Attempt(items_B, nothing_completed(self.collector.device), None)
-        rows = slice(own.start * count, own.stop * count)
-        return Attempt(items_B, *self._sampled(items_B[own], opening, noise_NTD[rows], seed, rows.start))
+        return Attempt(items_B, *self._sampled(items_B[own], opening, count, noise_NTD[own], seed, own.start))
 
     def _learned(self, attempt: Attempt) -> list[Sample]:
         """All ranks' samples of an attempt; what is right among them is remembered."""
@@ -128,18 +128,16 @@ class Rehearsal:
         return judged
 
     def _sampled(
-        self, items_B: Sequence[Item], opening: str, noise_NTD: Tensor, seed: int, first: int
+        self, items_B: Sequence[Item], opening: str, count: int, noise_BTD: Tensor, seed: int, first: int
     ) -> tuple[Completions, Judging]:
-        """As many completions of each question as there is noise for; the first is number ``first`` of all."""
-        count = len(noise_NTD) // len(items_B)
+        """``count`` completions of each question, under one chain of it; the first is question ``first`` of all."""
         cache = self.questions.prompts([item.question for item in items_B])
         states_BSH, mask_BS = cache.question_states()
-        rows_N = torch.arange(len(items_B), device=mask_BS.device).repeat_interleave(count)
+        rows_B = torch.arange(len(items_B), device=mask_BS.device)
         with torch.no_grad():
-            chains = self.collector.sample(states_BSH.float(), mask_BS, noise_NTD)
-        items = [item for item in items_B for _ in range(count)]
+            chains = self.collector.sample(states_BSH.float(), mask_BS, noise_BTD)
         done: tuple[Completions, Judging] = self.env.engine.complete(
-            items, cache, rows_N, chains.actions_NTD, seed=seed, opening=opening, first=first
+            items_B, cache, rows_B, chains.actions_NTD, seed=seed, opening=opening, first=first, count=count
         )
         return done
 

@@ -264,8 +264,11 @@ class Engine:
         seed: int,
         opening: str = "",
         first: int = 0,
+        count: int = 1,
     ) -> tuple[Completions, Pending[list[Sample]]]:
-        """Completions sampled token by token at temperature 1, one per item; the episodes are left as they are.
+        """Completions sampled token by token at temperature 1; the episodes are left as they are.
+
+        Several of one item, which lie side by side, are different ones where the decoder can see to it.
 
         The task's verdicts are still being given when they are returned.
 
@@ -277,21 +280,27 @@ class Engine:
             seed: of the generators that tokens are drawn from.
             opening: text that every completion begins with; it counts as part of the completion.
             first: number of the first item among those that are drawn with this seed, here and elsewhere.
+            count: completions of each item.
         """
-        generators = [np.random.default_rng((seed, first + number)) for number in range(len(items))]
+        several: Any = getattr(self.decoder, "decode_distinct", None) if count > 1 else None
+        if not several:
+            rows_N, latents_NTD = rows_N.repeat_interleave(count), latents_NTD.repeat_interleave(count, 0)
+            first *= count
+        generators = [np.random.default_rng((seed, first + number)) for number in range(len(rows_N))]
         ready = self.inject(cache, latents_NTD, rows_N)
         ids = torch.tensor(self.decoder.encode(opening), dtype=torch.long, device=self.decoder.device)
-        given_NPH = self.decoder.embedding_table()[ids].expand(len(items), -1, -1)
+        given_NPH = self.decoder.embedding_table()[ids].expand(len(rows_N), -1, -1)
         ready = replace(ready, pending_NPH=torch.cat([ready.pending_NPH, given_NPH], 1))
         left = max(1, self.max_new_tokens - len(ids))
-        done = self.decoder.decode(ready, left, 1.0, generators)
+        done = several(ready, count, left, generators) if several else self.decoder.decode(ready, left, 1.0, generators)
+        rows = len(done.texts)
         done = Completions(
-            torch.cat([ids.expand(len(items), -1), done.ids_NL], 1),
-            torch.cat([done.mask_NL.new_ones(len(items), len(ids)), done.mask_NL], 1),
+            torch.cat([ids.expand(rows, -1), done.ids_NL], 1),
+            torch.cat([done.mask_NL.new_ones(rows, len(ids)), done.mask_NL], 1),
             [opening + text for text in done.texts],
             done.ended_N,
         )
-        return done, self._beside.start(self.judge, items, done)
+        return done, self._beside.start(self.judge, [item for item in items for _ in range(count)], done)
 
 
 def _one_number(given: Any) -> float | None:

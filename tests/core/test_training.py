@@ -440,10 +440,10 @@ def test_an_attempt_of_the_search_is_judged_while_the_next_is_written(configure,
     rehearsal = build_trainer(config, host).rehearsal
     rehearsal.search()  # from now on there are unsolved questions: three attempts, one after the other
     engine, decoded, last = rehearsal.env.engine, [], threading.Event()
-    decode, score = engine.decoder.decode, engine.task.score
+    inject, score = engine.inject, engine.task.score
 
     def counted(*args, **kwargs):
-        decoded.append(decode(*args, **kwargs))
+        decoded.append(inject(*args, **kwargs))  # what is injected is decoded next, on the same thread
         if len(decoded) == 3:
             last.set()
         return decoded[-1]
@@ -452,7 +452,7 @@ def test_an_attempt_of_the_search_is_judged_while_the_next_is_written(configure,
         assert last.wait(20.0), "the last attempt waits for this verdict"
         return score(*args)
 
-    monkeypatch.setattr(engine.decoder, "decode", counted)
+    monkeypatch.setattr(engine, "inject", counted)
     monkeypatch.setattr(engine.task, "score", late)
     assert rehearsal.search()["search_decodes"] == 3 * 2
     assert len(decoded) == 3

@@ -159,3 +159,38 @@ def test_what_would_be_the_same_again_is_refused(make, changes, message):
         with pytest.raises(ConfigError) as caught:
             make(build=build, **changes)
         assert message in str(caught.value)
+
+
+def test_several_completions_of_one_chain_are_different_ones_that_begin_with_the_opening(make):
+    env = make(several=1)
+    env.reset(seed=0)
+    engine = env.engine
+    done, judged = engine.complete(
+        engine.items, engine.cache, engine.rows_N, torch.zeros(4, T, D), seed=3, opening="7", count=M
+    )
+    assert [sample.question for sample in judged.result()] == [i.question for i in engine.items for _ in range(M)]
+    for start in range(0, 4 * M, M):
+        assert len({tuple(ids) for ids in done.ids_NL[start : start + M].tolist()}) == M
+    assert all(text.startswith("7") for text in done.texts)
+
+
+def test_a_decoder_that_cannot_write_different_ones_samples_each_by_itself(make):
+    env = make(several=1)
+    env.reset(seed=0)
+    engine = env.engine
+    chains_NTD, plain = torch.zeros(4, T, D), engine.decoder
+
+    class Narrow:
+        def __getattr__(self, name):
+            if name == "decode_distinct":
+                raise AttributeError(name)
+            return getattr(plain, name)
+
+    engine.decoder = Narrow()
+    done, _ = engine.complete(engine.items, engine.cache, engine.rows_N, chains_NTD, seed=3, count=M)
+    engine.decoder = plain
+    each, _ = engine.complete(
+        [item for item in engine.items for _ in range(M)], engine.cache, engine.rows_N.repeat_interleave(M),
+        chains_NTD.repeat_interleave(M, 0), seed=3,
+    )  # fmt: skip
+    assert done.texts == each.texts

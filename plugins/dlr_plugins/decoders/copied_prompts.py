@@ -53,10 +53,10 @@ class CopiedStepper:
         ).logits
         return logits[:, -1]
 
-    def keep(self, going_R: Tensor) -> None:
-        """Go on with these rows only."""
-        self.mask_RS = self.mask_RS[going_R]
-        self.kv.batch_select_indices(going_R.nonzero()[:, 0])
+    def keep(self, rows_M: Tensor) -> None:
+        """Go on with these rows only, in this order; one that is named several times goes on in several ways."""
+        self.mask_RS = self.mask_RS[rows_M]
+        self.kv.batch_select_indices(rows_M)
 
 
 def copied_log_prob(

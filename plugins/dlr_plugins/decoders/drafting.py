@@ -17,8 +17,8 @@ class Stepper(Protocol):
     def feed(self, embeds_RPH: Tensor) -> Tensor:
         """Logits (R, V) after the last of the P tokens that each of the R rows is fed."""
 
-    def keep(self, going_R: Tensor) -> None:
-        """Go on with these rows only (bool)."""
+    def keep(self, rows_M: Tensor) -> None:
+        """Go on with these rows only, in this order; one that is named several times goes on in several ways."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,6 @@ def write(
         if not bool(going.all()):
             alive, token = alive[going], token[going]
             if step + 1 < draft.ids_NL.shape[1]:
-                stepper.keep(going)
+                stepper.keep(going.nonzero()[:, 0])
         embeds = embed(token)[:, None]
     return fed, read

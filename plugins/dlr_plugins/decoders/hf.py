@@ -2,8 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,6 +20,7 @@ from dlr_core.records import Beginning, Completions, PromptCache
 from dlr_plugins.decoders.abreast import abreast, workers_for
 from dlr_plugins.decoders.cache_name import CACHE
 from dlr_plugins.decoders.copied_prompts import CopiedStepper, copied_log_prob, feed_after
+from dlr_plugins.decoders.distinct import write_distinct
 from dlr_plugins.decoders.drafting import Choice, Draft, Stepper, write
 from dlr_plugins.decoders.drawing import Generators, check_generators
 from dlr_plugins.decoders.first_layer import Captured, FirstLayer
@@ -33,6 +33,7 @@ from dlr_plugins.decoders.quantised import Weights, check_weights, quantise
 from dlr_plugins.decoders.replaceable import replace_attention
 from dlr_plugins.decoders.shared_stepper import SharedStepper
 from dlr_plugins.decoders.spreading import DeviceMap, Memory, gather, is_spread, placement, real_weight
+from dlr_plugins.decoders.steering import steered
 from dlr_plugins.decoders.teacher_forced import TeacherForced
 from dlr_plugins.decoders.text import PromptText, common_prefix
 
@@ -213,7 +214,7 @@ class HFDecoder(PromptText):
         Differentiable in the embeddings and in what ``steer`` adds. Nothing is pending afterwards, and no position is
         latent: the caller says so.
         """
-        with self._steered(steer):
+        with steered(self._layer_modules, self.device, steer):
             out = feed_after(self.body, cache, embeds_NPH)
         keys, values = _layers(getattr(out, CACHE))
         states: Tensor = out.last_hidden_state
@@ -223,31 +224,6 @@ class HFDecoder(PromptText):
         mask_NS = torch.cat([cache.mask_NS, cache.mask_NS.new_ones(states.shape[:2])], 1)
         states_NSH = torch.cat([cache.states_NSH, states], 1)
         return PromptCache(keys, values, mask_NS, states_NSH, embeds_NPH[:, :0], 0)
-
-    @contextmanager
-    def _steered(self, steer: Steer | None) -> Iterator[None]:
-        """Let ``steer`` see and replace the hidden states that enter every layer, while inside."""
-        if steer is None:
-            yield
-            return
-
-        def before(number: int) -> Any:
-            def change(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                if args:
-                    return (steer(number, args[0].to(self.device)), *args[1:]), kwargs
-                return args, {**kwargs, "hidden_states": steer(number, kwargs["hidden_states"].to(self.device))}
-
-            return change
-
-        handles = [
-            layer.register_forward_pre_hook(before(number), with_kwargs=True)
-            for number, layer in enumerate(self._layer_modules())
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _layer_modules(self) -> torch.nn.ModuleList:
         """The body's stack of layers: its one module list as long as the key/value cache.
@@ -319,19 +295,59 @@ class HFDecoder(PromptText):
         ``entropy``: also report how undecided every choice was, which costs two more passes over the vocabulary.
         """
         self.check_completable(cache, max_new_tokens, temperature, generators)
-        stepper: type[Stepper] = CopiedStepper
-        if self.shares_prompts:
-            stepper, cache = SharedStepper, cache if cache.trunk else cache.share(self._rows(cache))
-        cache = replace(cache, states_NSH=cache.states_NSH[:, :0])
+        stepper, cache = self._stepped(cache)
         draft = Draft.blank(cache.rows, max_new_tokens, int(self.end_ids[0]), self.device)
         choice = Choice(temperature, generators, entropy)
         write_rows = partial(self._write, cache, stepper, draft, choice)
         flops = cache.rows * self.flops_per_token.body
         workers = workers_for(self.device, cache.rows, flops) if self.shares_prompts and not self.spread else 1
         rows_N = self._rows(cache) if workers == 1 or not cache.trunk else cache.trunk.rows_N.argsort(stable=True)
-        for fed, read in abreast([partial(write_rows, part) for part in rows_N.chunk(workers)], workers):
+        self._count(abreast([partial(write_rows, part) for part in rows_N.chunk(workers)], workers))
+        return self._written(draft, entropy=entropy)
+
+    @torch.no_grad()
+    def decode_distinct(
+        self, cache: PromptCache, count: int, max_new_tokens: int, generators: Sequence[np.random.Generator]
+    ) -> Completions:
+        """``count`` different completions of every row, side by side, sampled without replacement at temperature 1."""
+        self.check_completable(cache, max_new_tokens, 1.0, generators)
+        stepper, cache = self._stepped(cache)
+        draft = Draft.blank(cache.rows * count, max_new_tokens, int(self.end_ids[0]), self.device)
+        flops = cache.rows * count * self.flops_per_token.body
+        workers = workers_for(self.device, cache.rows * count, flops) if not self.spread else 1
+
+        def write_rows(rows_R: Tensor) -> tuple[int, int]:
+            part = cache.select(rows_R)
+            started = stepper(self.model, part, part.pending_NPH.shape[1] + max_new_tokens)
+            own = slice(int(rows_R[0]) * count, (int(rows_R[-1]) + 1) * count)
+            return write_distinct(
+                Draft(draft.ids_NL[own], draft.mask_NL[own], draft.entropy_N[own]),
+                started,
+                part.pending_NPH,
+                [generators[row] for row in rows_R.tolist()],
+                self.model.get_input_embeddings(),
+                self.end_ids,
+            )
+
+        parts = self._rows(cache).chunk(min(workers, cache.rows))
+        self._count(abreast([partial(write_rows, part) for part in parts], len(parts)))
+        return self._written(draft)
+
+    def _stepped(self, cache: PromptCache) -> tuple[Any, PromptCache]:
+        """What feeds rows token by token, and the cache as it takes it."""
+        stepper: type[Stepper] = CopiedStepper
+        if self.shares_prompts:
+            stepper, cache = SharedStepper, cache if cache.trunk else cache.share(self._rows(cache))
+        return stepper, replace(cache, states_NSH=cache.states_NSH[:, :0])
+
+    def _count(self, spent: Sequence[tuple[int, int]]) -> None:
+        """Add up positions fed, and of how many the logits were read."""
+        for fed, read in spent:
             self.usage.decoded += fed
             self.usage.logits += read
+
+    def _written(self, draft: Draft, *, entropy: bool = False) -> Completions:
+        """A finished draft."""
         ids_NL, mask_NL, entropy_N = draft.ids_NL, draft.mask_NL, draft.entropy_N
         length = int(mask_NL.sum(1).max())
         ids_NL, mask_NL = ids_NL[:, :length], mask_NL[:, :length]

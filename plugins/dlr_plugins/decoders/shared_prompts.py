@@ -221,14 +221,18 @@ class Chains:
         keys[:, :, self.length : end], values[:, :, self.length : end] = key, value
         return keys[:, :, :end], values[:, :, :end]
 
-    def keep(self, going_R: Tensor) -> None:
-        """Go on with these rows only; what they leave behind is given up once half of the slots would be empty."""
-        self.place_R, self.next_R, self.in_order = self.place_R[going_R], self.next_R[going_R], False
+    def keep(self, rows_M: Tensor) -> None:
+        """Go on with these rows only, in this order; one that is named several times goes on in several ways.
+
+        What they leave behind is given up once half of the slots would be empty.
+        """
+        self.place_R, self.next_R, self.in_order = self.place_R[rows_M], self.next_R[rows_M], False
+        several = len(self.place_R.unique()) < len(self.place_R)
         of_R = [slot // self.size for slot in self.place_R.tolist()]
         counts = Counter(of_R)
         held = sorted(counts) if 2 * len(counts) <= self.groups else list(range(self.groups))
         size = max(counts.values())
-        if 2 * len(held) * size > self.groups * self.size:
+        if 2 * len(held) * size > self.groups * self.size and not several:
             return
         device = self.place_R.device
         if len(held) < self.groups:

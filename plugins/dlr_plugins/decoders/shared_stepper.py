@@ -23,6 +23,6 @@ class SharedStepper:
         logits: Tensor = out.logits[0]
         return logits
 
-    def keep(self, going_R: Tensor) -> None:
-        """Go on with these rows only."""
-        self.chains.keep(going_R)
+    def keep(self, rows_M: Tensor) -> None:
+        """Go on with these rows only, in this order; one that is named several times goes on in several ways."""
+        self.chains.keep(rows_M)

@@ -1,0 +1,122 @@
+"""Several *distinct* completions of a prompt: tokens sampled without replacement, by stochastic beam search.
+
+Kool, van Hoof & Welling 2019, "Stochastic Beams and Where to Find Them" (arXiv 1903.06059): of all completions, each
+with its log-probability perturbed by Gumbel noise, the ``count`` greatest are a sample without replacement. They are
+found top down, as the noise of a beginning is the greatest of all that goes on from it. Sampling with replacement
+writes the same few likely completions again and again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlr_plugins.decoders.drafting import Draft, Stepper
+
+CONTINUATIONS = 32
+"""Likeliest next tokens that a beginning is continued with (no fewer than completions are wanted)."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A completion, or the beginning of one."""
+
+    ids: tuple[int, ...] = ()
+    log_prob: float = 0.0
+    noisy: float = 0.0
+    """Log-probability with its noise: what completions of one prompt are ranked by."""
+    row: int = 0
+    """The stepper's row that it goes on from; of no meaning once it has ended."""
+    ended: bool = False
+
+
+def continued(
+    beginning: Beginning,
+    log_prob_C: NDArray[np.float64],
+    ids_C: Sequence[int],
+    gumbel_C: NDArray[np.float64],
+    ends: frozenset[int],
+) -> list[Beginning]:
+    """A beginning with each of C next tokens, their noise drawn so that the greatest keeps the beginning's own.
+
+    Args:
+        beginning: what they follow.
+        log_prob_C: of each token after it.
+        ids_C: the tokens.
+        gumbel_C: independent standard Gumbel draws.
+        ends: tokens that end a completion.
+    """
+    total_C = beginning.log_prob + log_prob_C
+    free_C = total_C + gumbel_C
+    with np.errstate(divide="ignore"):  # the greatest: log(1 - 1)
+        over_C = beginning.noisy - free_C + np.log1p(-np.exp(free_C - free_C.max()))
+    noisy_C = beginning.noisy - np.maximum(over_C, 0.0) - np.log1p(np.exp(-np.abs(over_C)))
+    parts = zip(ids_C, total_C.tolist(), noisy_C.tolist(), strict=True)
+    return [
+        Beginning((*beginning.ids, token), total, noisy, beginning.row, token in ends) for token, total, noisy in parts
+    ]
+
+
+def write_distinct(
+    draft: Draft,
+    stepper: Stepper,
+    pending_NPH: Tensor,
+    generators: Sequence[np.random.Generator],
+    embed: Callable[[Tensor], Tensor],
+    end_ids: Tensor,
+) -> tuple[int, int]:
+    """Complete each of N prompts in several ways; returns how many positions were fed, and how many were read.
+
+    Args:
+        draft: of N · count rows, which are filled prompt by prompt, the first to be drawn first.
+        stepper: holds the N prompts.
+        pending_NPH: what each is fed first.
+        generators: one per prompt.
+        embed: token ids to input embeddings.
+        end_ids: tokens that end a completion.
+    """
+    count, ends = len(draft.ids_NL) // len(generators), frozenset(end_ids.tolist())
+    beams = [[Beginning(row=row)] for row in range(len(generators))]
+    embeds, fed, read = pending_NPH, 0, 0
+    for step in range(draft.ids_NL.shape[1]):
+        log_prob_RV = stepper.feed(embeds).float().log_softmax(-1)
+        top = log_prob_RV.topk(min(max(CONTINUATIONS, count), log_prob_RV.shape[1]))
+        fed, read = fed + embeds.shape[0] * embeds.shape[1], read + embeds.shape[0]
+        log_prob_RC, ids_RC = top.values.double().cpu().numpy(), top.indices.tolist()
+        beams = [
+            _best(beam, log_prob_RC, ids_RC, generator, ends, count)
+            for beam, generator in zip(beams, generators, strict=True)
+        ]
+        going = [beginning for beam in beams for beginning in beam if not beginning.ended]
+        if not going or step + 1 == draft.ids_NL.shape[1]:
+            break
+        stepper.keep(torch.tensor([beginning.row for beginning in going], device=pending_NPH.device))
+        rows = iter(range(len(going)))
+        beams = [[b if b.ended else Beginning(b.ids, b.log_prob, b.noisy, next(rows)) for b in beam] for beam in beams]
+        embeds = embed(torch.tensor([beginning.ids[-1] for beginning in going], device=pending_NPH.device))[:, None]
+    for prompt, beam in enumerate(beams):
+        for row, beginning in enumerate(beam, prompt * count):
+            length = len(beginning.ids)
+            draft.ids_NL[row, :length] = torch.tensor(beginning.ids, device=draft.ids_NL.device)
+            draft.mask_NL[row, :length] = 1.0
+    return fed, read
+
+
+def _best(
+    beam: Sequence[Beginning],
+    log_prob_RC: NDArray[np.float64],
+    ids_RC: Sequence[Sequence[int]],
+    generator: np.random.Generator,
+    ends: frozenset[int],
+    count: int,
+) -> list[Beginning]:
+    """The ``count`` of one prompt's completions, and beginnings of ones, with the greatest noisy log-probability."""
+    found = [beginning for beginning in beam if beginning.ended]
+    for beginning in beam:
+        if not beginning.ended:
+            row, gumbel_C = beginning.row, generator.gumbel(size=log_prob_RC.shape[1:])
+            found += continued(beginning, log_prob_RC[row], ids_RC[row], gumbel_C, ends)
+    return sorted(found, key=lambda beginning: -beginning.noisy)[:count]
