@@ -8,7 +8,7 @@ from typing import Any
 from dlr_core.baselines import load_rival
 from dlr_core.config import control_rows, resolve
 from dlr_core.controls import control_table
-from dlr_core.errors import ConfigError, RunFolderError
+from dlr_core.errors import ConfigError, RunFolderError, unknown_name
 from dlr_core.host import PluginHost
 from dlr_core.pipeline import DLRPipeline, eval_sizes
 from dlr_core.retention import retention
@@ -21,15 +21,20 @@ Report = Callable[[str], None]
 def measure_run(
     run: Path, host: PluginHost, *, env: str | None, n: int | None, k: int, samples: int | None, split: Any, seed: int,
     report: Report, baselines: Sequence[Path] = (), refiner: str | None = None, best: bool = False,
+    rows: Sequence[str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The control table of a run's newest checkpoint (or best), on its environment or another, with trained baselines.
 
     Raises:
-        ConfigError: two baselines in folders of one name, or one that is named like a row.
+        ConfigError: two baselines in folders of one name, or one that is named like a row; a row that there is not.
     """
+    known = control_rows(host)
+    strange = [unknown_name("row", name, known) for name in rows or () if name not in known]
+    if strange:
+        raise ConfigError(*(f"--row: {problem}" for problem in strange))
     manifest = read_manifest(run)
     names = [folder.resolve().name for folder in baselines]
-    taken = [name for name in names if names.count(name) > 1 or name in (*control_rows(host), "trained")]
+    taken = [name for name in names if names.count(name) > 1 or name in (*known, "trained")]
     if taken:
         raise ConfigError(f"--baseline: {taken[0]!r} would name two rows; rename the folder")
     trained = DLRPipeline.from_run(run, host=host, env=env, best=best)
@@ -49,6 +54,7 @@ def measure_run(
         prompt_questions=prompt_questions,
         k=k,
         samples=samples,
+        only=rows or None,
         rivals=rivals,
         refiner=host.create("refiner", refiner) if refiner else None,
         report=report,

@@ -15,6 +15,7 @@ from dlr_core.testing.tiny import tiny_model
 
 QUESTIONS = ["How much is 5 + 6?", "And 7?", "Name a number between 20 and 30, please."]
 LENGTH = 6
+SEVERAL = 3
 CLOSE = 2e-3
 
 
@@ -44,6 +45,7 @@ def decoder(build: Callable[[dict[str, Any]], Any]) -> None:
     done = part.decode(cache, LENGTH)
     _completions(part, cache, done)
     _sampling(part, cache)
+    _different(part, cache)
     _likelihoods(part, cache, done)
     now = [*cache.keys, *cache.values, cache.mask_NS, cache.pending_NPH]
     require(all(torch.equal(x, y) for x, y in zip(kept, now, strict=True)), "a cache was changed in place")
@@ -91,6 +93,26 @@ def _sampling(part: Any, cache: PromptCache) -> None:
     require(together == drawn(rows, [1, 2, 3, 4, 5, 6]), "decode: equal generators must give equal samples")
     require(together != drawn(rows, [7, 8, 9, 10, 11, 12]), "decode: at temperature 1 tokens must be sampled")
     require(drawn([1], [5]) == together[4:5], "decode: a row must be sampled from its own generator")
+
+
+def _different(part: Any, cache: PromptCache) -> None:
+    if not hasattr(part, "decode_distinct"):  # then the search samples one by one
+        return
+
+    def drawn(rows: list[int]) -> Completions:
+        chosen = cache.select(torch.tensor(rows, device=cache.mask_NS.device))
+        done: Completions = part.decode_distinct(chosen, SEVERAL, LENGTH, [np.random.default_rng(row) for row in rows])
+        return done
+
+    together = drawn(list(range(cache.rows)))
+    require(len(together.texts) == SEVERAL * cache.rows, "decode_distinct: expected as many completions of every row")
+    for row in range(cache.rows):
+        own = slice(row * SEVERAL, (row + 1) * SEVERAL)
+        pairs = zip(together.ids_NL[own].tolist(), together.mask_NL[own].tolist(), strict=True)
+        written = {tuple(token for token, real in zip(*pair, strict=True) if real) for pair in pairs}
+        require(len(written) == SEVERAL, "decode_distinct: two completions of a row are the same")
+        alone = drawn([row]).texts
+        require(alone == together.texts[own], "decode_distinct: a row must be sampled from its own generator")
 
 
 def _likelihoods(part: Any, cache: PromptCache, done: Completions) -> None:

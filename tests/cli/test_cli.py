@@ -371,6 +371,26 @@ def test_ask_answers_with_and_without_latents(finished_run, dlr):
         assert shown in out
 
 
+def test_only_the_rows_that_are_named_are_measured(finished_run, dlr):
+    path = finished_run[0]
+    code, out, _ = dlr("eval", path, "--n", 5, "--row", "mean", "--row", "anchor", "--json")
+    assert code == 0
+    table, (_, whole, _) = json.loads(out), dlr("eval", path, "--n", 5, "--json")
+    assert set(table["rows"]) == {"mean", "anchor", "trained"}
+    assert set(table["paired"]) == {"mean", "anchor"}
+    for name, row in table["rows"].items():
+        assert row["accuracy"] == json.loads(whole)["rows"][name]["accuracy"]
+    code, out, _ = dlr("eval", path, "--n", 5, "--row", "mean")
+    assert code == 0
+    assert "shuffled" not in out
+    code, _, err = dlr("eval", path, "--row", "meen")
+    assert code == 2
+    assert err.startswith("error: --row: no row named 'meen'; did you mean 'mean'?")
+    code, _, err = dlr("eval", path, "--saved", "--row", "mean")
+    assert code == 2
+    assert "--row" in err
+
+
 def test_a_refiner_adds_a_row_and_an_answer_and_charges_for_them(finished_run, dlr):
     path, _ = finished_run
     code, out, _ = dlr("eval", path, "--n", 3, "--refiner", "latentseek", "--json")

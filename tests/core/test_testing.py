@@ -365,6 +365,13 @@ def broken_decoders():
             cache.pending_NPH.mul_(1.0001)
             return done
 
+    class Repeating(HFDecoder):
+        """Calls completions different that need not be."""
+
+        def decode_distinct(self, cache, count, limit, generators):
+            rows_N = torch.arange(cache.rows).repeat_interleave(count)
+            return super().decode(cache.select(rows_N), limit)
+
     class Mean(HFDecoder):
         """Takes the mean over tokens for a likelihood."""
 
@@ -383,7 +390,7 @@ def broken_decoders():
     return [
         (Moody, "frozen model was changed"), (Crowded, "rest of the batch"), (Greedy, "must be sampled"),
         (Sharing, "its own generator"), (Spending, "changed in place"), (Mean, "sum over the tokens"),
-        (Free, "must be counted"),
+        (Free, "must be counted"), (Repeating, "are the same"),
     ]  # fmt: skip
 
 

@@ -20,6 +20,10 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="test for figures, validation for choices.")] = "test",
     data_seed: Annotated[int, typer.Option(min=0, help="Which questions of the split.")] = 0,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option("--row", metavar="NAME", help="Only this row beside the trained one, such as mean; repeatable."),
+    ] = None,
     baselines: Annotated[
         list[Path] | None,
         typer.Option("--baseline", metavar="FOLDER", help="A trained baseline (dlr baseline) as a row; repeatable."),
@@ -46,7 +50,7 @@ def evaluate(
 
     Examples: dlr eval runs/main --n 300 --json; dlr eval runs/main --baseline runs/prefix0;
     dlr eval runs/seed0 runs/seed1 runs/seed2 --saved --markdown; dlr eval --retention runs/main;
-    dlr eval runs/main --n 50 --refiner latentseek
+    dlr eval runs/main --n 50 --refiner latentseek; dlr eval runs/main --n 2000 --row mean --row shuffled
     """
     import json
 
@@ -66,6 +70,8 @@ def evaluate(
         raise ConfigError("--retention takes one run and no --env, --saved or --baseline: it measures other tasks")
     if saved and baselines:
         raise ConfigError("--baseline must be measured on the same questions: drop --saved")
+    if rows and (retention or saved):
+        raise ConfigError("--row chooses what is measured: no --retention or --saved")
     if best and (retention or saved):
         raise ConfigError("--best chooses what is measured: no --retention or --saved")
     host = load_host()
@@ -89,7 +95,7 @@ def evaluate(
             results.append(
                 measure_run(
                     run, host, env=env, n=n, k=k, samples=samples, split=split, seed=data_seed, report=report,
-                    baselines=baselines or (), refiner=refiner, best=best,
+                    baselines=baselines or (), refiner=refiner, best=best, rows=rows,
                 )
             )  # fmt: skip
     result = results[0] if len(results) == 1 else aggregate(results)
