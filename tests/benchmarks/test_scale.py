@@ -116,7 +116,8 @@ def test_the_papers_defaults_are_the_projects():
     assert (H100.positions, scale_runs.CPU_POSITIONS) == (MANY_TOKENS, TOKENS["cpu"])
     default = (config.batch.questions, config.replay.search, config.replay.fresh, config.replay.chains)
     assert (work.questions, work.search, work.fresh, work.replay) == tuple(16 * count for count in default)
-    same = (config.batch.samples, config.replay.tries, config.replay.updates)
+    halved = config.replay.tries // 2  # as the page says: its runs are of a search with half as many completions
+    same = (config.batch.samples, halved, config.replay.updates)
     assert (work.chains, work.tries, work.updates) == same
     measured = (scale_runs.QUESTIONS, scale_runs.SEARCH, scale_runs.FRESH, scale_runs.REPLAY)
     assert measured == default
