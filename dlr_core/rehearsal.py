@@ -84,9 +84,9 @@ class Rehearsal:
         """Sample tokens on further training questions; what comes out right is remembered, and no more.
 
         Greedy decoding of latents gives few different answers; different completions under one chain, tokens sampled
-        without replacement where the decoder can, find successes that it misses. Some
-        questions are new, and begin with the first opening; the rest are tried again, those that nothing has solved
-        yet, and there the openings take turns.
+        without replacement where the decoder can, find successes that it misses. Some questions are new, and begin with
+        the first opening; the rest are tried again, those that nothing has solved yet, and there the openings take
+        turns.
         """
         if not self.settings.search or not self.settings.chains:
             return {}

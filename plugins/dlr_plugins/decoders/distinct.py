@@ -17,12 +17,12 @@ from torch import Tensor
 from dlr_plugins.decoders.drafting import Draft, Stepper
 
 CONTINUATIONS = 32
-"""Likeliest next tokens that a beginning is continued with (no fewer than completions are wanted)."""
+"""Likeliest next tokens that a hypothesis goes on with (no fewer than completions are wanted)."""
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """A completion, or the beginning of one."""
+class Hypothesis:
+    """A completion, or what one begins with."""
 
     ids: tuple[int, ...] = ()
     log_prob: float = 0.0
@@ -34,29 +34,30 @@ class Beginning:
 
 
 def continued(
-    beginning: Beginning,
+    hypothesis: Hypothesis,
     log_prob_C: NDArray[np.float64],
     ids_C: Sequence[int],
     gumbel_C: NDArray[np.float64],
     ends: frozenset[int],
-) -> list[Beginning]:
-    """A beginning with each of C next tokens, their noise drawn so that the greatest keeps the beginning's own.
+) -> list[Hypothesis]:
+    """A hypothesis, with each of C next tokens, their noise drawn so that the greatest has its own.
 
     Args:
-        beginning: what they follow.
+        hypothesis: what they follow.
         log_prob_C: of each token after it.
         ids_C: the tokens.
         gumbel_C: independent standard Gumbel draws.
         ends: tokens that end a completion.
     """
-    total_C = beginning.log_prob + log_prob_C
+    total_C = hypothesis.log_prob + log_prob_C
     free_C = total_C + gumbel_C
     with np.errstate(divide="ignore"):  # the greatest: log(1 - 1)
-        over_C = beginning.noisy - free_C + np.log1p(-np.exp(free_C - free_C.max()))
-    noisy_C = beginning.noisy - np.maximum(over_C, 0.0) - np.log1p(np.exp(-np.abs(over_C)))
+        over_C = hypothesis.noisy - free_C + np.log1p(-np.exp(free_C - free_C.max()))
+    noisy_C = hypothesis.noisy - np.maximum(over_C, 0.0) - np.log1p(np.exp(-np.abs(over_C)))
     parts = zip(ids_C, total_C.tolist(), noisy_C.tolist(), strict=True)
     return [
-        Beginning((*beginning.ids, token), total, noisy, beginning.row, token in ends) for token, total, noisy in parts
+        Hypothesis((*hypothesis.ids, token), total, noisy, hypothesis.row, token in ends)
+        for token, total, noisy in parts
     ]
 
 
@@ -79,7 +80,7 @@ def write_distinct(
         end_ids: tokens that end a completion.
     """
     count, ends = len(draft.ids_NL) // len(generators), frozenset(end_ids.tolist())
-    beams = [[Beginning(row=row)] for row in range(len(generators))]
+    beams = [[Hypothesis(row=row)] for row in range(len(generators))]
     embeds, fed, read = pending_NPH, 0, 0
     for step in range(draft.ids_NL.shape[1]):
         log_prob_RV = stepper.feed(embeds).float().log_softmax(-1)
@@ -90,33 +91,33 @@ def write_distinct(
             _best(beam, log_prob_RC, ids_RC, generator, ends, count)
             for beam, generator in zip(beams, generators, strict=True)
         ]
-        going = [beginning for beam in beams for beginning in beam if not beginning.ended]
+        going = [hypothesis for beam in beams for hypothesis in beam if not hypothesis.ended]
         if not going or step + 1 == draft.ids_NL.shape[1]:
             break
-        stepper.keep(torch.tensor([beginning.row for beginning in going], device=pending_NPH.device))
+        stepper.keep(torch.tensor([hypothesis.row for hypothesis in going], device=pending_NPH.device))
         rows = iter(range(len(going)))
-        beams = [[b if b.ended else Beginning(b.ids, b.log_prob, b.noisy, next(rows)) for b in beam] for beam in beams]
-        embeds = embed(torch.tensor([beginning.ids[-1] for beginning in going], device=pending_NPH.device))[:, None]
+        beams = [[b if b.ended else Hypothesis(b.ids, b.log_prob, b.noisy, next(rows)) for b in beam] for beam in beams]
+        embeds = embed(torch.tensor([hypothesis.ids[-1] for hypothesis in going], device=pending_NPH.device))[:, None]
     for prompt, beam in enumerate(beams):
-        for row, beginning in enumerate(beam, prompt * count):
-            length = len(beginning.ids)
-            draft.ids_NL[row, :length] = torch.tensor(beginning.ids, device=draft.ids_NL.device)
+        for row, hypothesis in enumerate(beam, prompt * count):
+            length = len(hypothesis.ids)
+            draft.ids_NL[row, :length] = torch.tensor(hypothesis.ids, device=draft.ids_NL.device)
             draft.mask_NL[row, :length] = 1.0
     return fed, read
 
 
 def _best(
-    beam: Sequence[Beginning],
+    beam: Sequence[Hypothesis],
     log_prob_RC: NDArray[np.float64],
     ids_RC: Sequence[Sequence[int]],
     generator: np.random.Generator,
     ends: frozenset[int],
     count: int,
-) -> list[Beginning]:
+) -> list[Hypothesis]:
     """The ``count`` of one prompt's completions, and beginnings of ones, with the greatest noisy log-probability."""
-    found = [beginning for beginning in beam if beginning.ended]
-    for beginning in beam:
-        if not beginning.ended:
-            row, gumbel_C = beginning.row, generator.gumbel(size=log_prob_RC.shape[1:])
-            found += continued(beginning, log_prob_RC[row], ids_RC[row], gumbel_C, ends)
-    return sorted(found, key=lambda beginning: -beginning.noisy)[:count]
+    found = [hypothesis for hypothesis in beam if hypothesis.ended]
+    for hypothesis in beam:
+        if not hypothesis.ended:
+            row, gumbel_C = hypothesis.row, generator.gumbel(size=log_prob_RC.shape[1:])
+            found += continued(hypothesis, log_prob_RC[row], ids_RC[row], gumbel_C, ends)
+    return sorted(found, key=lambda hypothesis: -hypothesis.noisy)[:count]
