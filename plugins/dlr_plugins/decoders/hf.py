@@ -299,8 +299,7 @@ class HFDecoder(PromptText):
         draft = Draft.blank(cache.rows, max_new_tokens, int(self.end_ids[0]), self.device)
         choice = Choice(temperature, generators, entropy)
         write_rows = partial(self._write, cache, stepper, draft, choice)
-        flops = cache.rows * self.flops_per_token.body
-        workers = workers_for(self.device, cache.rows, flops) if self.shares_prompts and not self.spread else 1
+        workers = self._workers(cache.rows)
         rows_N = self._rows(cache) if workers == 1 or not cache.trunk else cache.trunk.rows_N.argsort(stable=True)
         self._count(abreast([partial(write_rows, part) for part in rows_N.chunk(workers)], workers))
         return self._written(draft, entropy=entropy)
@@ -313,12 +312,9 @@ class HFDecoder(PromptText):
         self.check_completable(cache, max_new_tokens, 1.0, generators)
         stepper, cache = self._stepped(cache)
         draft = Draft.blank(cache.rows * count, max_new_tokens, int(self.end_ids[0]), self.device)
-        flops = cache.rows * count * self.flops_per_token.body
-        workers = workers_for(self.device, cache.rows * count, flops) if not self.spread else 1
 
         def write_rows(rows_R: Tensor) -> tuple[int, int]:
-            part = cache.select(rows_R)
-            started = stepper(self.model, part, part.pending_NPH.shape[1] + max_new_tokens)
+            part, started = self._start(cache, stepper, rows_R, max_new_tokens)
             own = slice(int(rows_R[0]) * count, (int(rows_R[-1]) + 1) * count)
             return write_distinct(
                 Draft(draft.ids_NL[own], draft.mask_NL[own], draft.entropy_N[own]),
@@ -329,7 +325,7 @@ class HFDecoder(PromptText):
                 self.end_ids,
             )
 
-        parts = self._rows(cache).chunk(min(workers, cache.rows))
+        parts = self._rows(cache).chunk(self._workers(cache.rows * count))
         self._count(abreast([partial(write_rows, part) for part in parts], len(parts)))
         return self._written(draft)
 
@@ -339,6 +335,16 @@ class HFDecoder(PromptText):
         if self.shares_prompts:
             stepper, cache = SharedStepper, cache if cache.trunk else cache.share(self._rows(cache))
         return stepper, replace(cache, states_NSH=cache.states_NSH[:, :0])
+
+    def _workers(self, rows: int) -> int:
+        """How many threads complete so many rows, each a part of them."""
+        apart = self.shares_prompts and not self.spread
+        return workers_for(self.device, rows, rows * self.flops_per_token.body) if apart else 1
+
+    def _start(self, cache: PromptCache, stepper: Any, rows_R: Tensor, limit: int) -> tuple[PromptCache, Any]:
+        """Some rows of a cache, and what feeds them token by token."""
+        part = cache if torch.equal(rows_R, self._rows(cache)) else cache.select(rows_R)
+        return part, stepper(self.model, part, part.pending_NPH.shape[1] + limit)
 
     def _count(self, spent: Sequence[tuple[int, int]]) -> None:
         """Add up positions fed, and of how many the logits were read."""
@@ -364,8 +370,7 @@ class HFDecoder(PromptText):
     @torch.no_grad()
     def _write(self, cache: PromptCache, stepper: Any, draft: Draft, choice: Choice, rows_R: Tensor) -> tuple[int, int]:
         """Complete some rows."""
-        part = cache if torch.equal(rows_R, self._rows(cache)) else cache.select(rows_R)
-        started = stepper(self.model, part, part.pending_NPH.shape[1] + draft.ids_NL.shape[1])
+        part, started = self._start(cache, stepper, rows_R, draft.ids_NL.shape[1])
         embed = self.model.get_input_embeddings()
         return write(draft, rows_R, started, part.pending_NPH, choice, embed, self.end_ids)
 
