@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from dlr_core.checkpoint import remove, write_checkpoint
-from dlr_core.config import CheckpointSettings
 from dlr_core.durable import SEAL, damage, read_seal
 from dlr_core.errors import DamageWarning, RunFolderError
+from dlr_core.settings import CheckpointSettings
 from dlr_core.trainer import Trainer
 
 PREFIX = "step-"

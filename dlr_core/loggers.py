@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
-from dlr_core.config import Component
 from dlr_core.errors import DLRError, PluginError, kind_and_line
 from dlr_core.host import PluginHost
 from dlr_core.plain import plain
 from dlr_core.protocols import Logger, RunInfo, RunSummary
+from dlr_core.settings import Component
 
 Warn = Callable[[str], None]
 

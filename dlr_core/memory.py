@@ -71,6 +71,8 @@ class RunSize:
     """The assistant's, where it is a transformer; and its blocks."""
     blocks: int = 0
     replayed: int = 0
+    at_once: int = 0
+    """Of the replayed, learned from at a time; 0: all."""
     searched: int = 0
     tries: int = 0
     stored: int = 0
@@ -189,8 +191,9 @@ def plan(model: ModelSize, run: RunSize) -> Plan:
         phases["search"] = _decode(model, run, run.searched, run.searched * run.tries, True)
         phases["search"]["assistant"] = assistant_bytes(model, run, run.searched, run.searched, back=False)
     if run.replayed:
-        phases["replay"] = _learn(model, run, run.replayed, run.replayed, 1)
-        phases["replay"]["assistant"] = assistant_bytes(model, run, run.replayed, run.replayed)
+        rows = min(run.replayed, run.at_once or run.replayed)
+        phases["replay"] = _learn(model, run, rows, rows, 1)
+        phases["replay"]["assistant"] = assistant_bytes(model, run, rows, rows)
     return Plan(held, phases)
 
 

@@ -1,6 +1,6 @@
 """What a run does with its successes: find more of them, remember them, raise their likelihood under new latents."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from dlr_core.advantages import RARITY_FLOOR
 from dlr_core.aside import Pending
-from dlr_core.config import ReplaySettings
 from dlr_core.everyone import joined_completions, joined_items, nothing_completed
 from dlr_core.frontier import Frontier
 from dlr_core.question_cache import QuestionCache
 from dlr_core.records import Completions, Item, PromptCache, Sample
 from dlr_core.replay import ReplayBuffer, Success, padded
 from dlr_core.rollout import Collector, correctness, repeats
+from dlr_core.settings import ReplaySettings
 
 Metrics = dict[str, Any]
 Judging = Pending[list[Sample]]
@@ -172,31 +172,44 @@ class Rehearsal:
         found: Item = self.env.engine.task.item("train", index)
         return found
 
-    def replay(self, least: int) -> tuple[Tensor | None, Metrics]:
-        """Mean negative log-likelihood of remembered successes under chains sampled now, once ``least`` are held."""
+    def replay(self, least: int, backward: Callable[[Tensor], None]) -> Metrics:
+        """Learn from remembered successes under chains sampled now, once ``least`` are held.
+
+        Args:
+            least: with fewer nothing is done and nothing is logged.
+            backward: is given the loss, their mean negative log-likelihood: of ``at_once`` successes at a time, as
+                parts that add up to it.
+        """
         count = self.settings.chains
         if not count or len(self.buffer.entries) < least:
-            return None, {}
+            return {}
         own = self.ranks.share(count)
         drawn = self.buffer.sample(count, self.collector.generator)[own]
+        noise_NTD = self._noise(count)[own]
+        weight = self.settings.weight * self.ranks.size / count  # of one success; shares may differ by one
+        total, surprise = 0.0, []
+        for part in parts(len(drawn), self.settings.at_once):
+            nll_N = self._nll(drawn[part], noise_NTD[part])
+            backward(weight * nll_N.sum())
+            total += float(nll_N.detach().sum())
+            surprise += (nll_N.detach().clamp(*SURPRISE) ** self.settings.priority).tolist()
+        self.buffer.reweigh(self.ranks.join(surprise))
+        return {"replay_nll": total * self.ranks.size / count, "replay_size": len(self.buffer.entries)}
+
+    def _nll(self, drawn: Sequence[Success], noise_NTD: Tensor) -> Tensor:
+        """Negative log-likelihood (N,) of successes, each under a chain sampled now, attached to the graph."""
         cache = self._prompts([success.item for success in drawn])
         ids_NL, mask_NL = padded(drawn, cache.mask_NS.device)
         states_NSH, mask_NS = cache.question_states()
         states_NSH = states_NSH.float()
         if self.settings.blur:
-            noise_NSH = torch.randn(states_NSH.shape, generator=self.collector.generator).to(states_NSH.device)
-            states_NSH = states_NSH + self.settings.blur * spread(states_NSH, mask_NS) * noise_NSH
-        chains = self.collector.sample(states_NSH, mask_NS, self._noise(count)[own])
+            blur_NSH = torch.randn(states_NSH.shape, generator=self.collector.generator).to(states_NSH.device)
+            states_NSH = states_NSH + self.settings.blur * spread(states_NSH, mask_NS) * blur_NSH
+        chains = self.collector.sample(states_NSH, mask_NS, noise_NTD)
         with self.collector.frozen.watch(f"space {type(self.env.engine.space).__name__}"):
             ready = self.env.engine.inject(cache, chains.actions_NTD)
-        nll_N = -self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
-        surprise_N = nll_N.detach().clamp(*SURPRISE) ** self.settings.priority
-        self.buffer.reweigh(self.ranks.join(surprise_N.tolist()))
-        nll = nll_N.mean() * (len(nll_N) * self.ranks.size / count)  # shares may differ by one
-        return self.settings.weight * nll, {
-            "replay_nll": float(nll.detach()),
-            "replay_size": len(self.buffer.entries),
-        }
+        log_prob_N: Tensor = self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
+        return -log_prob_N
 
     def _prompts(self, items: Sequence[Item]) -> PromptCache:
         """A prompt for every item, each distinct one held once."""
@@ -206,6 +219,12 @@ class Rehearsal:
 
     def _noise(self, rows: int) -> Tensor:
         return self.settings.noise * self.collector.noise(rows)
+
+
+def parts(count: int, most: int | None) -> Iterator[slice]:
+    """Slices of ``most`` (all if None), the last perhaps shorter, that together are ``count``."""
+    size = most or max(1, count)
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 def spread(states_NSH: Tensor, mask_NS: Tensor) -> Tensor:

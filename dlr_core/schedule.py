@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from dlr_core.config import OptimSettings
+from dlr_core.settings import OptimSettings
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 """What a limit in minutes is counted by; readings in seconds."""

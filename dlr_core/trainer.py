@@ -220,15 +220,11 @@ class Trainer:
         with self.ledger.phase("search"):
             search_logs = self.rehearsal.search()
         with self.ledger.phase("replay"):
-            loss, replay_logs = self.rehearsal.replay(least=questions)
-            if loss is not None:
-                self.updates.backward(loss)
+            replay_logs = self.rehearsal.replay(questions, self.updates.backward)
         norm = self.updates.apply()
         for _ in range(self.config.replay.updates - 1):
             with self.ledger.phase("replay"):
-                loss, _ = self.rehearsal.replay(least=questions)
-                if loss is not None:
-                    self.updates.backward(loss)
+                if self.rehearsal.replay(questions, self.updates.backward):
                     self.updates.apply()
         for _ in range(self.config.batch.epochs - 1):
             self.updates.backward(estimator(self.collector.refresh(rollout.batch))[0])

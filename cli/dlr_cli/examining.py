@@ -26,8 +26,8 @@ def examine(main_model: str, out: Path) -> list[Check]:
         return installed
     from dlr_plugins.decoders import smollm2
 
-    from dlr_core.config import ReplaySettings
     from dlr_core.host import PluginHost
+    from dlr_core.settings import ReplaySettings
 
     host = PluginHost.from_entry_points()
     model = _model(main_model)

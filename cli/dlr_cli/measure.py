@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dlr_core.baselines import load_rival
-from dlr_core.config import control_rows, resolve
+from dlr_core.config import control_rows, resolve, unknown_rows
 from dlr_core.controls import control_table
-from dlr_core.errors import ConfigError, RunFolderError, unknown_name
+from dlr_core.errors import ConfigError, RunFolderError
 from dlr_core.host import PluginHost
 from dlr_core.pipeline import DLRPipeline, eval_sizes
 from dlr_core.retention import retention
@@ -28,13 +28,11 @@ def measure_run(
     Raises:
         ConfigError: two baselines in folders of one name, or one that is named like a row; a row that there is not.
     """
-    known = control_rows(host)
-    strange = [unknown_name("row", name, known) for name in rows or () if name not in known]
-    if strange:
+    if strange := unknown_rows(rows or (), host):
         raise ConfigError(*(f"--row: {problem}" for problem in strange))
     manifest = read_manifest(run)
     names = [folder.resolve().name for folder in baselines]
-    taken = [name for name in names if names.count(name) > 1 or name in (*known, "trained")]
+    taken = [name for name in names if names.count(name) > 1 or name in (*control_rows(host), "trained")]
     if taken:
         raise ConfigError(f"--baseline: {taken[0]!r} would name two rows; rename the folder")
     trained = DLRPipeline.from_run(run, host=host, env=env, best=best)

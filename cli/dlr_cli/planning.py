@@ -119,6 +119,7 @@ def _run_size(config: RunConfig, host: PluginHost, outline: Any) -> tuple[RunSiz
         width=int(mine.get("width", 0)),
         blocks=int(mine.get("layers", 0)),
         replayed=replay.chains,
+        at_once=replay.at_once or 0,
         searched=replay.search if replay.chains else 0,
         tries=replay.tries,
         stored=(replay.capacity + replay.frontier) if replay.chains else 0,

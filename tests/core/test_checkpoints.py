@@ -16,9 +16,9 @@ from dlr_core.checkpoints import (
     save_checkpoint,
     set_aside,
 )
-from dlr_core.config import CheckpointSettings
 from dlr_core.durable import seal
 from dlr_core.errors import DamageWarning, RunFolderError
+from dlr_core.settings import CheckpointSettings
 
 
 def write(trainer: Any, final: Path, **about: Any) -> None:

@@ -6,9 +6,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from dlr_core import API_VERSION, ConfigError, PluginError, PluginHost, hookimpl
-from dlr_core.config import Component
 from dlr_core.loggers import Loggers
 from dlr_core.protocols import RunInfo, RunSummary
+from dlr_core.settings import Component
 
 INFO = RunInfo(Path("nowhere"), {"seed": 0}, "abc", {"assistant": 1, "chart": 0}, [{"step": 1}])
 SUMMARY = RunSummary("finished", 3, 1.0)

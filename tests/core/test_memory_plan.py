@@ -91,6 +91,14 @@ def test_learning_holds_of_every_latent_four_tensors_and_what_one_pass_reads():
     assert made["update"]["logits"] == 128 * 50 * 4
 
 
+def test_successes_learned_from_some_at_a_time_take_the_room_of_so_many():
+    for at_once, rows in ((1, 1), (3, 3), (4, 4), (9, 4), (0, 4)):
+        assert (
+            plan(MODEL, replace(RUN, at_once=at_once)).phases["replay"]
+            == plan(MODEL, replace(RUN, replayed=rows)).phases["replay"]
+        )
+
+
 def test_phases_that_a_run_does_not_have_need_nothing():
     assert set(plan(MODEL, RUN).phases) == {"start", "rollout", "update", "search", "replay"}
     assert set(plan(MODEL, replace(RUN, replayed=0)).phases) == {"start", "rollout", "update"}

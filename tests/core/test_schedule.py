@@ -2,9 +2,10 @@
 
 import pytest
 
-from dlr_core.config import OptimSettings, resolve
+from dlr_core.config import resolve
 from dlr_core.pipeline import build_trainer
 from dlr_core.schedule import CLOCKS, Schedule
+from dlr_core.settings import OptimSettings
 
 
 def test_rates_rise_stay_and_fall_to_a_tenth():
