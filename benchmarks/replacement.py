@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in ("different", "independent"):
             before = engine.decoder.usage.copy()
             if name == "different":
-                _, judged = engine.complete(items, cache, rows_N, chains_NTD, seed=0, count=count)
+                _, judged = engine.complete(items, cache, rows_N, chains_NTD, seed=0, counts=[count] * len(items))
             else:
                 again_M = rows_N.repeat_interleave(count)
                 several = [items[row] for row in again_M.tolist()]

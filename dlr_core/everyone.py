@@ -82,17 +82,7 @@ def joined_completions(ranks: Ranks, done: Completions) -> Completions:
     """Every rank's completions: ids, texts and ends."""
     if ranks.size == 1:
         return done
-    ids = [row[kept.bool()].tolist() for row, kept in zip(done.ids_NL, done.mask_NL, strict=True)]
-    rows = ranks.join(list(zip(ids, done.texts, done.ended_N.tolist(), strict=True)))
-    length, device = max(len(row[0]) for row in rows), done.ids_NL.device
-    padded = [[*row, *row[-1:] * (length - len(row))] for row, _, _ in rows]
-    kept = [[1.0] * len(row) + [0.0] * (length - len(row)) for row, _, _ in rows]
-    return Completions(
-        torch.tensor(padded, device=device),
-        torch.tensor(kept, device=device),
-        [text for _, text, _ in rows],
-        torch.tensor([end for _, _, end in rows], device=device),
-    )
+    return Completions.of(ranks.join(done.written()), done.ids_NL.device)
 
 
 def nothing_completed(device: torch.device) -> Completions:

@@ -5,7 +5,7 @@ decoded per question, N rows (usually B·K), T latents in a chain, D latent widt
 prompt positions, L completion tokens, V vocabulary.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,6 +61,10 @@ class Sample:
     """
 
 
+Written = tuple[list[int], str, bool]
+"""A completion's ids, its text, and whether it ended by itself."""
+
+
 @dataclass(frozen=True)
 class Completions:
     """A batch of decoded token sequences."""
@@ -77,6 +81,28 @@ class Completions:
     log_prob_NL: Tensor | None = None
     """Log-probability (nats, temperature 1) of every generated token as it was chosen, 0 after them; None where the
     decoder does not report it."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Written], device: torch.device) -> "Completions":
+        """Completions written row by row, one at least."""
+        length = max(len(ids) for ids, _, _ in rows)
+        padded = [[*ids, *ids[-1:] * (length - len(ids))] for ids, _, _ in rows]
+        kept = [[1.0] * len(ids) + [0.0] * (length - len(ids)) for ids, _, _ in rows]
+        return cls(
+            torch.tensor(padded, device=device),
+            torch.tensor(kept, device=device),
+            [text for _, text, _ in rows],
+            torch.tensor([ended for _, _, ended in rows], device=device),
+        )
+
+    def written(self) -> list[Written]:
+        """Each row's ids, text and end."""
+        ids = [row[kept.bool()].tolist() for row, kept in zip(self.ids_NL, self.mask_NL, strict=True)]
+        return list(zip(ids, self.texts, self.ended_N.tolist(), strict=True))
+
+    def rows(self, part: slice) -> "Completions":
+        """Some rows: their ids, texts and ends."""
+        return Completions(self.ids_NL[part], self.mask_NL[part], self.texts[part], self.ended_N[part])
 
 
 @dataclass(frozen=True)

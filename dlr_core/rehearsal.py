@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -18,19 +19,18 @@ from dlr_core.rollout import Collector, correctness, repeats
 from dlr_core.settings import ReplaySettings
 
 Metrics = dict[str, Any]
-Judging = Pending[list[Sample]]
 SURPRISE = (0.05, 3.0)
 """Bounds, in nats, of the loss that a replayed success is weighed by: prioritised replay (Schaul et al. 2016)."""
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """Completions of some questions, as many of each."""
+class Wanted:
+    """Completions that the search asks for."""
 
-    items_B: Sequence[Item]
-    completions: Completions
-    judging: Judging | None
-    """Their verdicts, on their way; None where this rank has written none of them."""
+    item: Item
+    opening: str
+    """Text that they begin with."""
+    count: int
 
 
 class Rehearsal:
@@ -95,11 +95,13 @@ class Rehearsal:
         known = {item.question for item in again}
         new = [item for item in self._draw_new(self.settings.search - len(again)) if item.question not in known]
         tries, openings = self.settings.tries, self.openings
-        plan = [(new, openings[0], tries)]
-        plan += [(again, text, len(range(place, tries, len(openings)))) for place, text in enumerate(openings)]
-        with self.collector.frozen.watch(self.collector.verifying):  # while one is judged, the next is written
-            attempts = [self._attempt(items_B, text, count) for items_B, text, count in plan if items_B and count]
-            samples = [sample for attempt in attempts for sample in self._learned(attempt)]
+        shares = [len(range(place, tries, len(openings))) for place in range(len(openings))]
+        wanted = [Wanted(item, openings[0], tries) for item in new]
+        wanted += [
+            Wanted(item, text, count) for text, count in zip(openings, shares, strict=True) for item in again if count
+        ]
+        with self.collector.frozen.watch(self.collector.verifying):
+            samples = self._learned(wanted, *self._attempt(wanted))
         solved = {sample.question for sample in samples if sample.correct}
         for question in solved:
             self.frontier.solve(question)
@@ -111,35 +113,43 @@ class Rehearsal:
             "frontier": len(self.frontier.waiting),
         }
 
-    def _attempt(self, items_B: Sequence[Item], opening: str, count: int) -> Attempt:
-        """``count`` completions of each question, sampled token by token; of several ranks, this one's share."""
-        own = self.ranks.share(len(items_B))
+    def _attempt(self, wanted: Sequence[Wanted]) -> tuple[Completions, list[Sample]]:
+        """Completions of questions, sampled token by token, in one batch, and verdicts; of several ranks, of all."""
+        own = self.ranks.share(len(wanted))
         seed = int(torch.randint(2**31, (), generator=self.collector.generator))
-        noise_NTD = self._noise(len(items_B))
+        noise_NTD = self._noise(len(wanted))[own]
         if own.start == own.stop:
-            return Attempt(items_B, nothing_completed(self.collector.device), None)
-        return Attempt(items_B, *self._sampled(items_B[own], opening, count, noise_NTD[own], seed, own.start))
-
-    def _learned(self, attempt: Attempt) -> list[Sample]:
-        """All ranks' samples of an attempt; what is right among them is remembered."""
-        own = [] if attempt.judging is None else attempt.judging.result()
-        completions, judged = joined_completions(self.ranks, attempt.completions), self.ranks.join(own)
-        self.remember(attempt.items_B, completions, correctness(judged).view(len(attempt.items_B), -1))
-        return judged
+            completions, judged = nothing_completed(self.collector.device), []
+        else:
+            completions, judging = self._sampled(wanted[own], noise_NTD, seed, own.start)
+            judged = judging.result()
+        return joined_completions(self.ranks, completions), self.ranks.join(judged)
 
     def _sampled(
-        self, items_B: Sequence[Item], opening: str, count: int, noise_BTD: Tensor, seed: int, first: int
-    ) -> tuple[Completions, Judging]:
-        """``count`` completions of each question, under one chain of it; the first is question ``first`` of all."""
-        cache = self.questions.prompts([item.question for item in items_B])
+        self, wanted: Sequence[Wanted], noise_NTD: Tensor, seed: int, first: int
+    ) -> tuple[Completions, Pending[list[Sample]]]:
+        """Completions of each question, under one chain of it; the first is number ``first`` of all."""
+        questions = list(dict.fromkeys(one.item.question for one in wanted))
+        cache = self.questions.prompts(questions)
         states_BSH, mask_BS = cache.question_states()
-        rows_B = torch.arange(len(items_B), device=mask_BS.device)
+        rows_N = torch.tensor([questions.index(one.item.question) for one in wanted], device=mask_BS.device)
         with torch.no_grad():
-            chains = self.collector.sample(states_BSH.float(), mask_BS, noise_BTD)
-        done: tuple[Completions, Judging] = self.env.engine.complete(
-            items_B, cache, rows_B, chains.actions_NTD, seed=seed, opening=opening, first=first, count=count
-        )
+            chains = self.collector.sample(states_BSH[rows_N].float(), mask_BS[rows_N], noise_NTD)
+        done: tuple[Completions, Pending[list[Sample]]] = self.env.engine.complete(
+            [one.item for one in wanted], cache, rows_N, chains.actions_NTD, seed=seed, first=first,
+            counts=[one.count for one in wanted], openings=[one.opening for one in wanted],
+        )  # fmt: skip
         return done
+
+    def _learned(self, wanted: Sequence[Wanted], completions: Completions, samples: list[Sample]) -> list[Sample]:
+        """Remember what is right among completions; the samples."""
+        correct_N, start = correctness(samples), 0
+        for count, alike in groupby(wanted, key=lambda one: one.count):
+            items = [one.item for one in alike]
+            rows = slice(start, start + count * len(items))
+            self.remember(items, completions.rows(rows), correct_N[rows].view(-1, count))
+            start = rows.stop
+        return samples
 
     def _draw_new(self, count: int) -> list[Item]:
         """Distinct training questions; fewer if the task has fewer."""

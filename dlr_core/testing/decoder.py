@@ -101,7 +101,8 @@ def _different(part: Any, cache: PromptCache) -> None:
 
     def drawn(rows: list[int]) -> Completions:
         chosen = cache.select(torch.tensor(rows, device=cache.mask_NS.device))
-        done: Completions = part.decode_distinct(chosen, SEVERAL, LENGTH, [np.random.default_rng(row) for row in rows])
+        counts, generators = [SEVERAL] * len(rows), [np.random.default_rng(row) for row in rows]
+        done: Completions = part.decode_distinct(chosen, counts, LENGTH, generators)
         return done
 
     together = drawn(list(range(cache.rows)))

@@ -12,7 +12,7 @@ from torch import Tensor
 from dlr_core.aside import Aside, Pending
 from dlr_core.errors import ActionError, PluginError
 from dlr_core.protocols import Decoder, Reward, Space, Task
-from dlr_core.records import Completions, Item, PromptCache, Sample
+from dlr_core.records import Completions, Item, PromptCache, Sample, Written
 from dlr_core.timelimit import Overdue, within
 from dlr_envs.arguments import read_actions
 
@@ -262,9 +262,9 @@ class Engine:
         latents_NTD: Tensor,
         *,
         seed: int,
-        opening: str = "",
         first: int = 0,
-        count: int = 1,
+        counts: Sequence[int] | None = None,
+        openings: Sequence[str] | None = None,
     ) -> tuple[Completions, Pending[list[Sample]]]:
         """Completions sampled token by token at temperature 1; the episodes are left as they are.
 
@@ -278,29 +278,45 @@ class Engine:
             rows_N: which prompt each item has.
             latents_NTD: one chain per item.
             seed: of the generators that tokens are drawn from.
-            opening: text that every completion begins with; it counts as part of the completion.
             first: number of the first item among those that are drawn with this seed, here and elsewhere.
-            count: completions of each item.
+            counts: completions of each item; one if None.
+            openings: text that each item's completions begin with, as part of them; nothing if None.
         """
-        several: Any = getattr(self.decoder, "decode_distinct", None) if count > 1 else None
-        if not several:
-            rows_N, latents_NTD = rows_N.repeat_interleave(count), latents_NTD.repeat_interleave(count, 0)
-            first *= count
-        generators = [np.random.default_rng((seed, first + number)) for number in range(len(rows_N))]
+        counts = [1] * len(items) if counts is None else counts
+        openings = [""] * len(items) if openings is None else openings
         ready = self.inject(cache, latents_NTD, rows_N)
-        ids = torch.tensor(self.decoder.encode(opening), dtype=torch.long, device=self.decoder.device)
-        given_NPH = self.decoder.embedding_table()[ids].expand(len(rows_N), -1, -1)
-        ready = replace(ready, pending_NPH=torch.cat([ready.pending_NPH, given_NPH], 1))
-        left = max(1, self.max_new_tokens - len(ids))
-        done = several(ready, count, left, generators) if several else self.decoder.decode(ready, left, 1.0, generators)
-        rows = len(done.texts)
-        done = Completions(
-            torch.cat([ids.expand(rows, -1), done.ids_NL], 1),
-            torch.cat([done.mask_NL.new_ones(rows, len(ids)), done.mask_NL], 1),
-            [opening + text for text in done.texts],
-            done.ended_N,
-        )
-        return done, self._beside.start(self.judge, [item for item in items for _ in range(count)], done)
+        able = max(counts) > 1 and hasattr(self.decoder, "decode_distinct")
+        done = (self._different if able else self._independent)(ready, counts, openings, seed, first)
+        several = [item for item, count in zip(items, counts, strict=True) for _ in range(count)]
+        return done, self._beside.start(self.judge, several, done)
+
+    def _different(
+        self, ready: PromptCache, counts: Sequence[int], openings: Sequence[str], seed: int, first: int
+    ) -> Completions:
+        """Completions of each row that all differ."""
+        decoder: Any = self.decoder
+        begun = [decoder.encode(text) for text in openings]
+        limit = max(self.max_new_tokens, 1 + max(map(len, begun)))
+        generators = [np.random.default_rng((seed, first + row)) for row in range(len(counts))]
+        done: Completions = decoder.decode_distinct(ready, counts, limit, generators, begun)
+        return done
+
+    def _independent(
+        self, ready: PromptCache, counts: Sequence[int], openings: Sequence[str], seed: int, first: int
+    ) -> Completions:
+        """Completions of each row, drawn one by one; rows with one opening together."""
+        written: dict[tuple[int, int], Written] = {}
+        for opening in dict.fromkeys(openings):
+            places = [(n, k) for n, text in enumerate(openings) if text == opening for k in range(counts[n])]
+            ids = self.decoder.encode(opening)
+            part = ready.select(torch.tensor([n for n, _ in places], device=self.decoder.device))
+            given_NPH = self.decoder.embedding_table()[ids].expand(len(places), -1, -1)
+            part = replace(part, pending_NPH=torch.cat([part.pending_NPH, given_NPH], 1))
+            generators = [np.random.default_rng((seed, first + n, k)) for n, k in places]
+            done = self.decoder.decode(part, max(1, self.max_new_tokens - len(ids)), 1.0, generators)
+            rows = zip(places, done.written(), strict=True)
+            written |= {place: ([*ids, *own], opening + text, ended) for place, (own, text, ended) in rows}
+        return Completions.of([written[place] for place in sorted(written)], self.decoder.device)
 
 
 def _one_number(given: Any) -> float | None:

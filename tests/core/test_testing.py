@@ -368,8 +368,8 @@ def broken_decoders():
     class Repeating(HFDecoder):
         """Calls completions different that need not be."""
 
-        def decode_distinct(self, cache, count, limit, generators):
-            rows_N = torch.arange(cache.rows).repeat_interleave(count)
+        def decode_distinct(self, cache, counts, limit, generators, openings=None):
+            rows_N = torch.arange(cache.rows).repeat_interleave(torch.tensor(counts))
             return super().decode(cache.select(rows_N), limit)
 
     class Mean(HFDecoder):

@@ -293,7 +293,7 @@ def accuracy(trainer):
 )
 def test_an_easy_task_is_learned_and_carries_over_to_unseen_questions(configure, host, tiny_model, estimator, chart):
     config = configure(
-        steps=80,
+        steps=120,
         task={"wanted": "2345"},
         reward="correctness",
         estimator=estimator,
@@ -432,30 +432,24 @@ def test_new_questions_begin_with_the_first_opening_and_unsolved_ones_with_each_
     assert all(tokenizer.decode(list(entry.ids)).startswith("3") for entry in rehearsal.buffer.entries)
 
 
-def test_an_attempt_of_the_search_is_judged_while_the_next_is_written(configure, host, monkeypatch):
+def test_all_that_the_search_asks_for_is_decoded_in_one_batch(configure, host, monkeypatch):
     config = configure(
         task={"wanted": "7", "questions": 400},
-        replay={"chains": 4, "capacity": 64, "search": 3, "fresh": 1, "tries": 2, "openings": ["2", "3"]},
+        replay={"chains": 4, "capacity": 64, "search": 3, "fresh": 1, "tries": 4, "openings": ["2", "3"]},
     )
     rehearsal = build_trainer(config, host).rehearsal
-    rehearsal.search()  # from now on there are unsolved questions: three attempts, one after the other
-    engine, decoded, last = rehearsal.env.engine, [], threading.Event()
-    inject, score = engine.inject, engine.task.score
+    rehearsal.search()  # from now on there are unsolved questions
+    decoder, asked = rehearsal.env.engine.decoder, []
+    decode = decoder.decode_distinct
 
-    def counted(*args, **kwargs):
-        decoded.append(inject(*args, **kwargs))  # what is injected is decoded next, on the same thread
-        if len(decoded) == 3:
-            last.set()
-        return decoded[-1]
+    def noted(cache, counts, limit, generators, openings):
+        asked.append(list(zip(counts, openings, strict=True)))
+        return decode(cache, counts, limit, generators, openings)
 
-    def late(*args):
-        assert last.wait(20.0), "the last attempt waits for this verdict"
-        return score(*args)
-
-    monkeypatch.setattr(engine, "inject", counted)
-    monkeypatch.setattr(engine.task, "score", late)
-    assert rehearsal.search()["search_decodes"] == 3 * 2
-    assert len(decoded) == 3
+    monkeypatch.setattr(decoder, "decode_distinct", noted)
+    assert rehearsal.search()["search_decodes"] == 3 * 4
+    two, three = (decoder.encode(text) for text in "23")
+    assert asked == [[(4, two), (2, two), (2, two), (2, three), (2, three)]]
 
 
 @pytest.mark.parametrize("updates", [1, 3])

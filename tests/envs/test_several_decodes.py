@@ -166,7 +166,7 @@ def test_several_completions_of_one_chain_are_different_ones_that_begin_with_the
     env.reset(seed=0)
     engine = env.engine
     done, judged = engine.complete(
-        engine.items, engine.cache, engine.rows_N, torch.zeros(4, T, D), seed=3, opening="7", count=M
+        engine.items, engine.cache, engine.rows_N, torch.zeros(4, T, D), seed=3, openings=["7"] * 4, counts=[M] * 4
     )
     assert [sample.question for sample in judged.result()] == [i.question for i in engine.items for _ in range(M)]
     for start in range(0, 4 * M, M):
@@ -187,10 +187,14 @@ def test_a_decoder_that_cannot_write_different_ones_samples_each_by_itself(make)
             return getattr(plain, name)
 
     engine.decoder = Narrow()
-    done, _ = engine.complete(engine.items, engine.cache, engine.rows_N, chains_NTD, seed=3, count=M)
+    asked = (engine.items, engine.cache, engine.rows_N, chains_NTD)
+    counts, openings = [M, 1, M, M + 1], ["", "7", "7", "3 4"]
+    done, judged = engine.complete(*asked, seed=3, counts=counts, openings=openings)
+    once, _ = engine.complete(*asked, seed=3, openings=openings)
     engine.decoder = plain
-    each, _ = engine.complete(
-        [item for item in engine.items for _ in range(M)], engine.cache, engine.rows_N.repeat_interleave(M),
-        chains_NTD.repeat_interleave(M, 0), seed=3,
-    )  # fmt: skip
-    assert done.texts == each.texts
+    several = [row for row, count in enumerate(counts) for _ in range(count)]
+    assert [sample.question for sample in judged.result()] == [engine.items[row].question for row in several]
+    assert all(text.startswith(openings[row]) for text, row in zip(done.texts, several, strict=True))
+    firsts = [several.index(row) for row in range(4)]
+    assert [done.texts[row] for row in firsts] == once.texts
+    assert len(set(done.texts[:M])) > 1, "each has draws of its own"

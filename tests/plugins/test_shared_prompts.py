@@ -245,20 +245,15 @@ def test_halves_of_a_batch_by_two_threads_give_what_one_gives(host, tiny_decoder
     ids_NL, mask_NL = tiny_decoder.encode_targets(TEXTS)
     found = []
     for workers in (1, 2):
-        for module in (hf, teacher_forced):
-            monkeypatch.setattr(module, "workers_for", lambda *_, workers=workers: workers)
+        monkeypatch.setattr(teacher_forced, "workers_for", lambda *_, workers=workers: workers)
         chain, before = actions().requires_grad_(), tiny_decoder.usage.copy()
-        shared, copied = both(host, tiny_decoder, copying, "kv", chain)
-        generators = [np.random.default_rng(row) for row in range(len(ROWS))]
-        done = [tiny_decoder.decode(shared, 8), tiny_decoder.decode(shared, 8, 1.0, generators)]
+        shared, _ = both(host, tiny_decoder, copying, "kv", chain)
         log_prob = tiny_decoder.log_prob(shared, ids_NL, mask_NL)
         (log_prob * torch.arange(len(ROWS))).sum().backward()
-        found.append((done, log_prob.detach(), chain.grad, tiny_decoder.usage.since(before)))
-    for one, other in zip(found[0][0], found[1][0], strict=True):
-        assert same_tokens(copying, copied, one, other) <= 1
-    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found[0][2], found[1][2], atol=1e-3, rtol=1e-3)
-    assert found[0][3].scored == found[1][3].scored
+        found.append((log_prob.detach(), chain.grad, tiny_decoder.usage.since(before)))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-3, rtol=1e-3)
+    assert found[0][2].scored == found[1][2].scored
 
 
 # ---- the vocabulary ------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ writes the same few likely completions again and again.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -65,6 +66,8 @@ def write_distinct(
     draft: Draft,
     stepper: Stepper,
     pending_NPH: Tensor,
+    counts: Sequence[int],
+    openings: Sequence[Sequence[int]],
     generators: Sequence[np.random.Generator],
     embed: Callable[[Tensor], Tensor],
     end_ids: Tensor,
@@ -72,34 +75,39 @@ def write_distinct(
     """Complete each of N prompts in several ways; returns how many positions were fed, and how many were read.
 
     Args:
-        draft: of N · count rows, which are filled prompt by prompt, the first to be drawn first.
+        draft: of as many rows as ``counts`` are together, which are filled prompt by prompt, the first to be drawn
+            first.
         stepper: holds the N prompts.
         pending_NPH: what each is fed first.
+        counts: completions of each.
+        openings: tokens that each prompt's completions begin with.
         generators: one per prompt.
         embed: token ids to input embeddings.
         end_ids: tokens that end a completion.
     """
-    count, ends = len(draft.ids_NL) // len(generators), frozenset(end_ids.tolist())
-    beams = [[Hypothesis(row=row)] for row in range(len(generators))]
+    ends, wanted = frozenset(end_ids.tolist()), tuple(zip(openings, generators, counts, strict=True))
+    beams = [[Hypothesis(row=row)] for row in range(len(counts))]
     embeds, fed, read = pending_NPH, 0, 0
     for step in range(draft.ids_NL.shape[1]):
         log_prob_RV = stepper.feed(embeds).float().log_softmax(-1)
-        top = log_prob_RV.topk(min(max(CONTINUATIONS, count), log_prob_RV.shape[1]))
+        top = log_prob_RV.topk(min(max(CONTINUATIONS, *counts), log_prob_RV.shape[1]))
         fed, read = fed + embeds.shape[0] * embeds.shape[1], read + embeds.shape[0]
         log_prob_RC, ids_RC = top.values.double().cpu().numpy(), top.indices.tolist()
         beams = [
-            _best(beam, log_prob_RC, ids_RC, generator, ends, count)
-            for beam, generator in zip(beams, generators, strict=True)
+            [replace(begun, ids=(*begun.ids, opening[step])) for begun in beam]
+            if step < len(opening)
+            else _best(beam, log_prob_RC, ids_RC, generator, ends, count)
+            for beam, (opening, generator, count) in zip(beams, wanted, strict=True)
         ]
         going = [hypothesis for beam in beams for hypothesis in beam if not hypothesis.ended]
         if not going or step + 1 == draft.ids_NL.shape[1]:
             break
         stepper.keep(torch.tensor([hypothesis.row for hypothesis in going], device=pending_NPH.device))
         rows = iter(range(len(going)))
-        beams = [[b if b.ended else Hypothesis(b.ids, b.log_prob, b.noisy, next(rows)) for b in beam] for beam in beams]
+        beams = [[b if b.ended else replace(b, row=next(rows)) for b in beam] for beam in beams]
         embeds = embed(torch.tensor([hypothesis.ids[-1] for hypothesis in going], device=pending_NPH.device))[:, None]
-    for prompt, beam in enumerate(beams):
-        for row, hypothesis in enumerate(beam, prompt * count):
+    for first, beam in zip(accumulate(counts, initial=0), beams, strict=False):
+        for row, hypothesis in enumerate(beam, first):
             length = len(hypothesis.ids)
             draft.ids_NL[row, :length] = torch.tensor(hypothesis.ids, device=draft.ids_NL.device)
             draft.mask_NL[row, :length] = 1.0

@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from dlr_core.cost import Usage
 from dlr_core.errors import ModelError
 from dlr_core.protocols import Steer
 from dlr_core.records import Beginning, Completions, PromptCache
-from dlr_plugins.decoders.abreast import abreast, workers_for
 from dlr_plugins.decoders.cache_name import CACHE
 from dlr_plugins.decoders.copied_prompts import CopiedStepper, copied_log_prob, feed_after
 from dlr_plugins.decoders.distinct import write_distinct
@@ -295,62 +293,44 @@ class HFDecoder(PromptText):
         ``entropy``: also report how undecided every choice was, which costs two more passes over the vocabulary.
         """
         self.check_completable(cache, max_new_tokens, temperature, generators)
-        stepper, cache = self._stepped(cache)
+        cache, stepper = self._stepped(cache, max_new_tokens)
         draft = Draft.blank(cache.rows, max_new_tokens, int(self.end_ids[0]), self.device)
-        choice = Choice(temperature, generators, entropy)
-        write_rows = partial(self._write, cache, stepper, draft, choice)
-        workers = self._workers(cache.rows)
-        rows_N = self._rows(cache) if workers == 1 or not cache.trunk else cache.trunk.rows_N.argsort(stable=True)
-        self._count(abreast([partial(write_rows, part) for part in rows_N.chunk(workers)], workers))
+        embed, choice = self.model.get_input_embeddings(), Choice(temperature, generators, entropy)
+        self._count(write(draft, self._rows(cache), stepper, cache.pending_NPH, choice, embed, self.end_ids))
         return self._written(draft, entropy=entropy)
 
     @torch.no_grad()
     def decode_distinct(
-        self, cache: PromptCache, count: int, max_new_tokens: int, generators: Sequence[np.random.Generator]
+        self,
+        cache: PromptCache,
+        counts: Sequence[int],
+        max_new_tokens: int,
+        generators: Sequence[np.random.Generator],
+        openings: Sequence[Sequence[int]] | None = None,
     ) -> Completions:
-        """``count`` different completions of every row, side by side, sampled without replacement at temperature 1."""
+        """``counts[n]`` different completions of row n, side by side, sampled without replacement at temperature 1.
+
+        ``openings``: tokens that each row's completions begin with, and which are part of them.
+        """
         self.check_completable(cache, max_new_tokens, 1.0, generators)
-        stepper, cache = self._stepped(cache)
-        draft = Draft.blank(cache.rows * count, max_new_tokens, int(self.end_ids[0]), self.device)
-
-        def write_rows(rows_R: Tensor) -> tuple[int, int]:
-            part, started = self._start(cache, stepper, rows_R, max_new_tokens)
-            own = slice(int(rows_R[0]) * count, (int(rows_R[-1]) + 1) * count)
-            return write_distinct(
-                Draft(draft.ids_NL[own], draft.mask_NL[own], draft.entropy_N[own]),
-                started,
-                part.pending_NPH,
-                [generators[row] for row in rows_R.tolist()],
-                self.model.get_input_embeddings(),
-                self.end_ids,
-            )
-
-        parts = self._rows(cache).chunk(self._workers(cache.rows * count))
-        self._count(abreast([partial(write_rows, part) for part in parts], len(parts)))
+        cache, stepper = self._stepped(cache, max_new_tokens)
+        draft = Draft.blank(sum(counts), max_new_tokens, int(self.end_ids[0]), self.device)
+        embed, begun = self.model.get_input_embeddings(), openings or [()] * cache.rows
+        self._count(write_distinct(draft, stepper, cache.pending_NPH, counts, begun, generators, embed, self.end_ids))
         return self._written(draft)
 
-    def _stepped(self, cache: PromptCache) -> tuple[Any, PromptCache]:
-        """What feeds rows token by token, and the cache as it takes it."""
-        stepper: type[Stepper] = CopiedStepper
-        if self.shares_prompts:
-            stepper, cache = SharedStepper, cache if cache.trunk else cache.share(self._rows(cache))
-        return stepper, replace(cache, states_NSH=cache.states_NSH[:, :0])
+    def _stepped(self, cache: PromptCache, limit: int) -> tuple[PromptCache, Stepper]:
+        """A cache as it is decoded, and what feeds its rows token by token."""
+        cache = replace(cache, states_NSH=cache.states_NSH[:, :0])
+        if self.shares_prompts and not cache.trunk:
+            cache = cache.share(self._rows(cache))
+        stepper: Any = SharedStepper if self.shares_prompts else CopiedStepper
+        return cache, stepper(self.model, cache, cache.pending_NPH.shape[1] + limit)
 
-    def _workers(self, rows: int) -> int:
-        """How many threads complete so many rows, each a part of them."""
-        apart = self.shares_prompts and not self.spread
-        return workers_for(self.device, rows, rows * self.flops_per_token.body) if apart else 1
-
-    def _start(self, cache: PromptCache, stepper: Any, rows_R: Tensor, limit: int) -> tuple[PromptCache, Any]:
-        """Some rows of a cache, and what feeds them token by token."""
-        part = cache if torch.equal(rows_R, self._rows(cache)) else cache.select(rows_R)
-        return part, stepper(self.model, part, part.pending_NPH.shape[1] + limit)
-
-    def _count(self, spent: Sequence[tuple[int, int]]) -> None:
+    def _count(self, spent: tuple[int, int]) -> None:
         """Add up positions fed, and of how many the logits were read."""
-        for fed, read in spent:
-            self.usage.decoded += fed
-            self.usage.logits += read
+        self.usage.decoded += spent[0]
+        self.usage.logits += spent[1]
 
     def _written(self, draft: Draft, *, entropy: bool = False) -> Completions:
         """A finished draft."""
@@ -366,13 +346,6 @@ class HFDecoder(PromptText):
         if self.shares_prompts:
             return self._teacher.log_prob(cache, ids_NL, mask_NL, temperature, self.usage)
         return copied_log_prob(self.model, cache, ids_NL, mask_NL, temperature, self.usage)
-
-    @torch.no_grad()
-    def _write(self, cache: PromptCache, stepper: Any, draft: Draft, choice: Choice, rows_R: Tensor) -> tuple[int, int]:
-        """Complete some rows."""
-        part, started = self._start(cache, stepper, rows_R, draft.ids_NL.shape[1])
-        embed = self.model.get_input_embeddings()
-        return write(draft, rows_R, started, part.pending_NPH, choice, embed, self.end_ids)
 
     def _rows(self, cache: PromptCache) -> Tensor:
         return torch.arange(cache.rows, device=cache.mask_NS.device)
