@@ -72,7 +72,7 @@ class RunSize:
     blocks: int = 0
     replayed: int = 0
     at_once: int = 0
-    """Of the replayed, learned from at a time; 0: all."""
+    """Successes that are learned from, and questions that are searched on, at a time; 0: all."""
     searched: int = 0
     tries: int = 0
     stored: int = 0
@@ -188,8 +188,9 @@ def plan(model: ModelSize, run: RunSize) -> Plan:
         phases["update"] = _learn(model, run, 2 * run.questions, chains * run.completions, chains // run.questions)
         phases["update"]["assistant"] = phases["rollout"]["assistant"]
     if run.replayed and run.searched:
-        phases["search"] = _decode(model, run, run.searched, run.searched * run.tries, True)
-        phases["search"]["assistant"] = assistant_bytes(model, run, run.searched, run.searched, back=False)
+        rows = min(run.searched, run.at_once or run.searched)
+        phases["search"] = _decode(model, run, rows, rows * run.tries, True)
+        phases["search"]["assistant"] = assistant_bytes(model, run, rows, rows, back=False)
     if run.replayed:
         rows = min(run.replayed, run.at_once or run.replayed)
         phases["replay"] = _learn(model, run, rows, rows, 1)

@@ -114,15 +114,20 @@ class Rehearsal:
         }
 
     def _attempt(self, wanted: Sequence[Wanted]) -> tuple[Completions, list[Sample]]:
-        """Completions of questions, sampled token by token, in one batch, and verdicts; of several ranks, of all."""
-        own = self.ranks.share(len(wanted))
+        """Completions of questions, sampled token by token, and verdicts; of several ranks, all ranks'.
+
+        They are written in one batch, or ``at_once`` questions at a time: some are judged while others are written.
+        """
+        share = self.ranks.share(len(wanted))
         seed = int(torch.randint(2**31, (), generator=self.collector.generator))
-        noise_NTD = self._noise(len(wanted))[own]
-        if own.start == own.stop:
-            completions, judged = nothing_completed(self.collector.device), []
-        else:
-            completions, judging = self._sampled(wanted[own], noise_NTD, seed, own.start)
-            judged = judging.result()
+        noise_NTD, own = self._noise(len(wanted))[share], wanted[share]
+        written = [
+            self._sampled(own[part], noise_NTD[part], seed, share.start + part.start)
+            for part in parts(len(own), self.settings.at_once)
+        ]
+        rows = [row for completions, _ in written for row in completions.written()]
+        completions = Completions.of(rows, noise_NTD.device) if rows else nothing_completed(noise_NTD.device)
+        judged = [sample for _, judging in written for sample in judging.result()]
         return joined_completions(self.ranks, completions), self.ranks.join(judged)
 
     def _sampled(

@@ -102,7 +102,8 @@ class ReplaySettings(Section):
     at_once: int | None = Field(
         None,
         ge=1,
-        description="Of these, learned from at a time; all if not given. The update is the same, in less memory.",
+        description="Successes learned from at a time, and questions searched on at a time; all if not given. The same "
+        "updates in less memory.",
     )
     updates: int = Field(
         2, ge=1, description="Updates on remembered successes in a step; the first is also the rollout's."

@@ -91,12 +91,13 @@ def test_learning_holds_of_every_latent_four_tensors_and_what_one_pass_reads():
     assert made["update"]["logits"] == 128 * 50 * 4
 
 
-def test_successes_learned_from_some_at_a_time_take_the_room_of_so_many():
+def test_successes_and_searched_questions_taken_some_at_a_time_need_the_room_of_so_many():
+    whole = plan(MODEL, replace(RUN, replayed=4, searched=4)).phases
     for at_once, rows in ((1, 1), (3, 3), (4, 4), (9, 4), (0, 4)):
-        assert (
-            plan(MODEL, replace(RUN, at_once=at_once)).phases["replay"]
-            == plan(MODEL, replace(RUN, replayed=rows)).phases["replay"]
-        )
+        parts = plan(MODEL, replace(RUN, replayed=4, searched=4, at_once=at_once)).phases
+        few = plan(MODEL, replace(RUN, replayed=rows, searched=rows)).phases
+        assert (parts["replay"], parts["search"]) == (few["replay"], few["search"])
+        assert parts["update"] == whole["update"]
 
 
 def test_phases_that_a_run_does_not_have_need_nothing():

@@ -432,11 +432,10 @@ def test_new_questions_begin_with_the_first_opening_and_unsolved_ones_with_each_
     assert all(tokenizer.decode(list(entry.ids)).startswith("3") for entry in rehearsal.buffer.entries)
 
 
-def test_all_that_the_search_asks_for_is_decoded_in_one_batch(configure, host, monkeypatch):
-    config = configure(
-        task={"wanted": "7", "questions": 400},
-        replay={"chains": 4, "capacity": 64, "search": 3, "fresh": 1, "tries": 4, "openings": ["2", "3"]},
-    )
+@pytest.mark.parametrize("at_once", [None, 2])
+def test_the_search_decodes_all_in_one_batch_or_some_questions_at_a_time(configure, host, monkeypatch, at_once):
+    replay = {"chains": 4, "capacity": 64, "search": 3, "fresh": 1, "tries": 4, "openings": ["2", "3"]}
+    config = configure(task={"wanted": "7", "questions": 400}, replay={**replay, "at_once": at_once})
     rehearsal = build_trainer(config, host).rehearsal
     rehearsal.search()  # from now on there are unsolved questions
     decoder, asked = rehearsal.env.engine.decoder, []
@@ -449,7 +448,46 @@ def test_all_that_the_search_asks_for_is_decoded_in_one_batch(configure, host, m
     monkeypatch.setattr(decoder, "decode_distinct", noted)
     assert rehearsal.search()["search_decodes"] == 3 * 4
     two, three = (decoder.encode(text) for text in "23")
-    assert asked == [[(4, two), (2, two), (2, two), (2, three), (2, three)]]
+    whole = [(4, two), (2, two), (2, two), (2, three), (2, three)]
+    size = at_once or len(whole)
+    assert asked == [whole[start : start + size] for start in range(0, len(whole), size)]
+
+
+def test_some_questions_of_a_search_are_judged_while_others_are_written(configure, host, monkeypatch):
+    config = configure(
+        task={"wanted": "7", "questions": 400},
+        replay={"chains": 4, "capacity": 64, "search": 3, "fresh": 3, "tries": 2, "openings": ["2"], "at_once": 1},
+    )
+    rehearsal = build_trainer(config, host).rehearsal
+    engine, decoded, last = rehearsal.env.engine, [], threading.Event()
+    inject, score = engine.inject, engine.task.score
+
+    def counted(*args, **kwargs):
+        decoded.append(inject(*args, **kwargs))  # what is injected is decoded next, on the same thread
+        if len(decoded) == 3:
+            last.set()
+        return decoded[-1]
+
+    def late(*args):
+        assert last.wait(20.0), "the last question waits for this verdict"
+        return score(*args)
+
+    monkeypatch.setattr(engine, "inject", counted)
+    monkeypatch.setattr(engine.task, "score", late)
+    assert rehearsal.search()["search_decodes"] == 3 * 2
+    assert len(decoded) == 3
+
+
+def test_a_search_finds_the_same_however_many_questions_are_taken_at_a_time(configure, host):
+    found = []
+    for at_once in (None, 1, 2):
+        replay = {"chains": 4, "capacity": 64, "search": 5, "fresh": 3, "tries": 4, "at_once": at_once}
+        rehearsal = build_trainer(configure(task={"wanted": "0123456789"}, replay=replay), host).rehearsal
+        rehearsal.search()
+        rehearsal.search()
+        found.append([(entry.item.question, entry.ids) for entry in rehearsal.buffer.entries])
+    assert found[0] == found[1] == found[2]
+    assert found[0]
 
 
 @pytest.mark.parametrize("updates", [1, 3])
