@@ -8,9 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from dlr_core.records import Beginning, PromptCache
 from dlr_core.replay import stack
 
@@ -126,38 +123,12 @@ class QuestionCache:
 def _own(cache: PromptCache, row: int) -> PromptCache:
     """One of many prompts less what is its beginning's, in memory of its own."""
     rows, start = slice(row, row + 1), cache.beginning.length if cache.beginning else 0
-    layers = len(cache.keys)
-    *cached, states_1PH, pending_1PH = _block(
-        [
-            *(tensor[rows, :, start:] for tensor in (*cache.keys, *cache.values)),
-            cache.states_NSH[rows, start:],
-            cache.pending_NPH[rows],
-        ]
-    )
     return replace(
         cache,
-        keys=tuple(cached[:layers]),
-        values=tuple(cached[layers:]),
+        keys=tuple(keys[rows, :, start:].clone() for keys in cache.keys),
+        values=tuple(values[rows, :, start:].clone() for values in cache.values),
         mask_NS=cache.mask_NS[rows].clone(),
-        states_NSH=states_1PH,
-        pending_NPH=pending_1PH,
+        states_NSH=cache.states_NSH[rows, start:].clone(),
+        pending_NPH=cache.pending_NPH[rows].clone(),
         ids_NS=None if cache.ids_NS is None else cache.ids_NS[rows].clone(),
     )
-
-
-def _block(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Copies that lie in one piece of memory, one for each device and dtype.
-
-    Dozens of small pieces for every prompt, held for long among tensors that come and go, would keep the allocator from
-    using again, or giving back, what lies between them.
-    """
-    kinds = [(tensor.device, tensor.dtype) for tensor in tensors]
-    sizes: Counter[tuple[torch.device, torch.dtype]] = Counter()
-    for tensor, kind in zip(tensors, kinds, strict=True):
-        sizes[kind] += tensor.numel()
-    room = {(device, dtype): torch.empty(size, device=device, dtype=dtype) for (device, dtype), size in sizes.items()}
-    copies = []
-    for tensor, kind in zip(tensors, kinds, strict=True):
-        copies.append(room[kind][: tensor.numel()].view(tensor.shape).copy_(tensor))
-        room[kind] = room[kind][tensor.numel() :]
-    return copies

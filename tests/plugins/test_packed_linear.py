@@ -22,7 +22,7 @@ def stack(bias=True):
     return nn.Sequential(nn.Linear(24, 40, bias), nn.SiLU(), nn.Linear(40, 16, bias)).requires_grad_(False)
 
 
-@pytest.mark.parametrize("shape", [(5, 24), (1, 70, 24), (2, 3, 24)])
+@pytest.mark.parametrize("shape", [(5, 24), (1, 70, 24), (2, 3, 24), (0, 24), (300, 24)])
 @pytest.mark.parametrize("bias", [False, True])
 def test_packed_layers_and_their_gradients_are_the_layers(small, bias, shape):
     model, rows = stack(bias), torch.randn(shape, generator=torch.Generator().manual_seed(1))
@@ -41,6 +41,14 @@ def test_packed_layers_and_their_gradients_are_the_layers(small, bias, shape):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
     assert isinstance(model[0].forward, PackedLinear)
     assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_products_of_few_different_numbers_of_rows_are_asked_for_and_none_is_much_larger():
+    asked = {count: packed_linear.rounded(count) for count in range(1, 2000)}
+    assert all(count <= rows < count + max(8, min(32, count // 8)) for count, rows in asked.items())
+    assert all(asked[count] == count for count in range(1, 9))
+    assert len({asked[count] for count in range(1, 257)}) == 39
+    assert len(set(asked.values())) < 100
 
 
 def test_packing_can_be_undone_and_leaves_the_weights_alone(small):

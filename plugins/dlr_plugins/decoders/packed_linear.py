@@ -8,6 +8,7 @@ order once. The layers keep their own weights: gradients flow back through them,
 import psutil
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from dlr_plugins.decoders.frozen_product import frozen_product
 
@@ -17,6 +18,8 @@ MOST_OF_MEMORY = 0.1
 """Share of the machine's memory that the copy may take: beyond that a model keeps to its own weights."""
 ROWS = 64
 """Rows of a product that the order is chosen for."""
+STEPS, WIDEST_STEP = ((8, 1), (256, 8)), 32
+"""Up to so many rows their number is rounded up to a multiple of this; beyond, of the widest."""
 
 
 def worth_packing(size: int, device: torch.device, dtype: torch.dtype, memory: int) -> bool:
@@ -73,5 +76,19 @@ class PackedLinear:
 
 def product(rows_xI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """oneDNN's xWᵀ + b; the weights packed, or as they are (transposed ones too)."""
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(rows_xI.contiguous(), weight_OI, bias_O, "none", [], "")
-    return found
+    rows_NI = rows_xI.reshape(-1, rows_xI.shape[-1])
+    count = len(rows_NI)
+    if more := rounded(count) - count:
+        rows_NI = pad(rows_NI, (0, 0, 0, more))
+    found_NO: Tensor = torch.ops.mkldnn._linear_pointwise(rows_NI.contiguous(), weight_OI, bias_O, "none", [], "")
+    return found_NO[:count].view(*rows_xI.shape[:-1], found_NO.shape[1])
+
+
+def rounded(count: int) -> int:
+    """How many rows so many are multiplied as.
+
+    oneDNN compiles a kernel of half a megabyte for every number of rows that it meets, and keeps a thousand; how many
+    rows a batch of chains has changes from pass to pass.
+    """
+    step = next((step for most, step in STEPS if count <= most), WIDEST_STEP)
+    return -(-count // step) * step
