@@ -15,7 +15,7 @@ from dlr_core.frontier import Frontier
 from dlr_core.question_cache import QuestionCache
 from dlr_core.records import Completions, Item, PromptCache, Sample
 from dlr_core.replay import ReplayBuffer, Success, padded
-from dlr_core.rollout import Collector, correctness, repeats
+from dlr_core.rollout import Collector, correctness
 from dlr_core.settings import ReplaySettings
 
 Metrics = dict[str, Any]
@@ -59,7 +59,9 @@ class Rehearsal:
             self.remember(everyone_B, joined_completions(self.ranks, completions), correct_BK)
 
     def remember(self, items_B: Sequence[Item], completions: Completions, correct_BK: Tensor) -> None:
-        """Keep each distinct correct completion, the rarer in its group the heavier; note what has none.
+        """Keep the first correct completion of each question, the rarer in its group the heavier; note what has none.
+
+        One, because of many different ones most say the same at greater length: they would crowd other questions out.
 
         Args:
             items_B: the questions.
@@ -69,16 +71,14 @@ class Rehearsal:
         if not self.settings.chains:
             return
         group, rate_B = correct_BK.shape[1], correct_BK.mean(1).tolist()
-        repeat_BK = repeats(completions.texts, group).to(correct_BK.device)
-        for n in (correct_BK.bool() & ~repeat_BK).flatten().nonzero()[:, 0].tolist():
-            ids = completions.ids_NL[n][completions.mask_NL[n].bool()].tolist()
-            weight = (1.0 + RARITY_FLOOR - rate_B[n // group]) ** self.settings.priority
-            self.buffer.add(Success(items_B[n // group], tuple(ids), weight))
-        for item, rate in zip(items_B, rate_B, strict=True):
-            if rate:
-                self.frontier.solve(item.question)
-            else:
+        for row, (item, right_K) in enumerate(zip(items_B, correct_BK.bool().tolist(), strict=True)):
+            if not any(right_K):
                 self.frontier.add(item)
+                continue
+            n = row * group + right_K.index(True)
+            ids = completions.ids_NL[n][completions.mask_NL[n].bool()].tolist()
+            self.buffer.add(Success(item, tuple(ids), (1.0 + RARITY_FLOOR - rate_B[row]) ** self.settings.priority))
+            self.frontier.solve(item.question)
 
     def search(self) -> Metrics:
         """Sample tokens on further training questions; what comes out right is remembered, and no more.

@@ -54,7 +54,7 @@ def stack(caches: Sequence[PromptCache], beginnings: Sequence[Beginning | None] 
 
 
 class ReplayBuffer:
-    """The newest successes, sampled in proportion to their weights."""
+    """The newest successes, one of each question, sampled in proportion to their weights."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -63,8 +63,9 @@ class ReplayBuffer:
         """Which entries :meth:`sample` last gave."""
 
     def add(self, success: Success) -> None:
-        """Remember one; the oldest is forgotten when full."""
-        self.entries = [*self.entries, success][-self.capacity :]
+        """Remember one, in the place of its question's last one; the oldest is forgotten when full."""
+        others = [entry for entry in self.entries if entry.item.question != success.item.question]
+        self.entries = [*others, success][-self.capacity :]
 
     def sample(self, count: int, generator: torch.Generator) -> list[Success]:
         """``count`` successes, with replacement; they are noted as drawn."""

@@ -57,6 +57,13 @@ def test_stacking_equal_lengths_changes_nothing() -> None:
     assert torch.equal(again.states_NSH, both.states_NSH)
 
 
+def test_a_question_has_one_success_the_newest() -> None:
+    buffer = ReplayBuffer(3)
+    for number, ids in ((0, (1,)), (1, (2,)), (0, (3, 4)), (2, (5,)), (1, (6,))):
+        buffer.add(success(number, ids=ids))
+    assert [(entry.item.index, entry.ids) for entry in buffer.entries] == [(0, (3, 4)), (2, (5,)), (1, (6,))]
+
+
 def test_the_oldest_success_is_forgotten_when_full() -> None:
     buffer = ReplayBuffer(3)
     for number in range(5):

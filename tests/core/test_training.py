@@ -343,7 +343,7 @@ def test_replay_alone_makes_remembered_successes_likelier(configure, host):
 
 
 @pytest.mark.parametrize("priority", [0.5, 1.0])
-def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure, host, priority):
+def test_of_each_question_the_first_success_is_remembered_and_rare_ones_weigh_more(configure, host, priority):
     trainer = build_trainer(
         configure(
             task={"wanted": "13579"},
@@ -356,14 +356,19 @@ def test_each_distinct_success_is_remembered_and_rare_ones_weigh_more(configure,
     done = trainer.env.finished
     trainer.rehearsal.remember(done.items[::4], done.completions, rollout.batch.correct_BK)
     samples = rollout.samples
-    expected = []
+    expected = {}  # a question that was drawn twice has its second success
     for start in range(0, len(samples), 4):
         group = samples[start : start + 4]
-        rate = sum(sample.correct for sample in group) / 4
-        expected += [(1.05 - rate) ** priority for _ in {sample.completion for sample in group if sample.correct}]
-    weights = [entry.weight for entry in trainer.rehearsal.buffer.entries]
-    assert len(set(weights)) > 1
-    assert sorted(weights) == pytest.approx(sorted(expected))
+        right = [sample for sample in group if sample.correct and sample.format]
+        if right:
+            expected[right[0].question] = (right[0].completion, (1.05 - len(right) / 4) ** priority)
+    entries, tokenizer = trainer.rehearsal.buffer.entries, trainer.env.engine.decoder.tokenizer
+    assert len({entry.weight for entry in entries}) > 1
+    assert len(entries) == len(expected)
+    for entry in entries:
+        completion, weight = expected[entry.item.question]
+        assert tokenizer.decode(list(entry.ids)).removesuffix("</s>") == completion
+        assert entry.weight == pytest.approx(weight)
 
 
 def test_search_adds_only_right_completions_and_leaves_the_rollout_alone(configure, host):
