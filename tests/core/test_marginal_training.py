@@ -84,20 +84,18 @@ def test_one_decode_logs_no_spread(build):
     assert "decode_spread" not in build(several=1).step()
 
 
-def test_each_distinct_success_of_any_completion_is_remembered(build):
+def test_the_first_success_among_all_completions_of_a_question_is_remembered(build):
     trainer = build()
     trainer.step()
     done = trainer.env.finished
-    expected = {
-        (sample.question, tuple(ids[mask.bool()].tolist()))
-        for sample, ids, mask in zip(done.samples, done.completions.ids_NL, done.completions.mask_NL, strict=True)
-        if sample.correct
-    }
-    entries = trainer.rehearsal.buffer.entries
-    assert {(entry.item.question, entry.ids) for entry in entries} == expected
-    assert len({question for question, _ in expected}) > 1
-    solved = {question for question, _ in expected}
-    assert set(trainer.rehearsal.frontier.waiting) == {item.question for item in done.items} - solved
+    expected = {}
+    for sample, ids, mask in zip(done.samples, done.completions.ids_NL, done.completions.mask_NL, strict=True):
+        if sample.correct and sample.format:
+            expected.setdefault(sample.question, tuple(ids[mask.bool()].tolist()))
+    assert {entry.item.question: entry.ids for entry in trainer.rehearsal.buffer.entries} == expected
+    assert len(expected) > 1
+    assert len(trainer.rehearsal.buffer.entries) == len(expected)
+    assert set(trainer.rehearsal.frontier.waiting) == {item.question for item in done.items} - set(expected)
 
 
 def test_greedy_decoding_has_nothing_to_marginalise(build):
