@@ -1,7 +1,6 @@
-"""Parts of a batch worked on at the same time, each by a thread of its own.
+"""Parts of a batch scored at the same time, each by a thread of its own, forward and back.
 
-Products with as few rows as a batch has gain little from a second core that shares each of them; halves of the batch
-share nothing.
+Halves share nothing. For decoding it does not pay: its products are too narrow to be halved.
 """
 
 import threading
