@@ -134,10 +134,8 @@ class Rehearsal:
         self, wanted: Sequence[Wanted], noise_NTD: Tensor, seed: int, first: int
     ) -> tuple[Completions, Pending[list[Sample]]]:
         """Completions of each question, under one chain of it; the first is number ``first`` of all."""
-        questions = list(dict.fromkeys(one.item.question for one in wanted))
-        cache = self.questions.prompts(questions)
+        cache, rows_N = self._prompts([one.item for one in wanted])
         states_BSH, mask_BS = cache.question_states()
-        rows_N = torch.tensor([questions.index(one.item.question) for one in wanted], device=mask_BS.device)
         with torch.no_grad():
             chains = self.collector.sample(states_BSH[rows_N].float(), mask_BS[rows_N], noise_NTD)
         done: tuple[Completions, Pending[list[Sample]]] = self.env.engine.complete(
@@ -213,7 +211,8 @@ class Rehearsal:
 
     def _nll(self, drawn: Sequence[Success], noise_NTD: Tensor) -> Tensor:
         """Negative log-likelihood (N,) of successes, each under a chain sampled now, attached to the graph."""
-        cache = self._prompts([success.item for success in drawn])
+        cache, rows_N = self._prompts([success.item for success in drawn])
+        cache = cache.share(rows_N)
         ids_NL, mask_NL = padded(drawn, cache.mask_NS.device)
         states_NSH, mask_NS = cache.question_states()
         states_NSH = states_NSH.float()
@@ -226,11 +225,11 @@ class Rehearsal:
         log_prob_N: Tensor = self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
         return -log_prob_N
 
-    def _prompts(self, items: Sequence[Item]) -> PromptCache:
-        """A prompt for every item, each distinct one held once."""
+    def _prompts(self, items: Sequence[Item]) -> tuple[PromptCache, Tensor]:
+        """Prompts of the distinct questions, and which of them each item has."""
         place = {question: row for row, question in enumerate(dict.fromkeys(item.question for item in items))}
         cache = self.questions.prompts(list(place))
-        return cache.share(torch.tensor([place[item.question] for item in items], device=cache.mask_NS.device))
+        return cache, torch.tensor([place[item.question] for item in items], device=cache.mask_NS.device)
 
     def _noise(self, rows: int) -> Tensor:
         return self.settings.noise * self.collector.noise(rows)
