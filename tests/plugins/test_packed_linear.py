@@ -1,10 +1,12 @@
 """Frozen weights in oneDNN's order: the same model, faster."""
 
+import threading
+
 import pytest
 import torch
 from dlr_plugins.decoders import packed_linear
 from dlr_plugins.decoders.hf import HFDecoder
-from dlr_plugins.decoders.packed_linear import PackedLinear, pack
+from dlr_plugins.decoders.packed_linear import PackedLinear, Together, pack, reading_alike
 from torch import nn
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
@@ -76,6 +78,7 @@ def test_other_dtypes_are_left_alone(small):
 def test_a_packed_model_is_the_same_model(small, host, tiny_model, tiny_decoder):
     packed = host.create("decoder", "hf", {"model": str(tiny_model)})
     assert packed.packed
+    assert any(len(one.together.sizes) == 3 for one in packed.packed)  # queries, keys and values
     assert not tiny_decoder.packed
     assert packed.fingerprint() == tiny_decoder.fingerprint()
     ids_NL, mask_NL = packed.encode_targets(["12", "7 eggs", "", "because"])
@@ -97,3 +100,93 @@ def test_a_decoder_makes_no_copies_where_it_is_told_not_to(small, monkeypatch, t
     one, other = (HFDecoder(HFDecoder.Options(model=str(tiny_model), packed=packed)) for packed in (True, False))
     assert (len(one.packed) > 0, len(other.packed)) == (True, 0)
     assert one.fingerprint() == other.fingerprint()
+
+
+class Reader(nn.Module):
+    """Three layers of one input; what comes between them is the test's."""
+
+    def __init__(self, between=lambda rows: rows, biases=(True, False, True)):
+        super().__init__()
+        torch.manual_seed(3)
+        self.between = between
+        self.a, self.b, self.c = (nn.Linear(24, size, bias) for size, bias in zip((40, 8, 16), biases, strict=True))
+        self.requires_grad_(False)
+
+    def forward(self, rows):
+        first = self.a(rows)
+        rows = self.between(rows)
+        return torch.cat([first, self.b(rows), self.c(rows)], -1)
+
+
+def names(model, trial_rows=None):
+    rows = torch.ones(1, 24) if trial_rows is None else trial_rows
+    layers = {name: layer for name, layer in model.named_modules() if type(layer) is nn.Linear}
+    found = reading_alike(layers, lambda: model(rows))
+    back = {layer: name for name, layer in layers.items()}
+    return sorted("".join(back[layer][-1] for layer in group) for group in found)
+
+
+def test_layers_that_read_the_very_same_tensor_are_one_product():
+    assert names(Reader()) == ["abc"]
+    assert names(Reader(lambda rows: rows.clone())) == ["a", "bc"]
+    assert names(Reader(lambda rows: rows.add_(1))) == ["a", "bc"]
+
+
+def test_layers_of_other_modules_and_layers_called_twice_are_alone():
+    two = nn.ModuleList([Reader(), Reader()])
+    two.forward = lambda rows: [part(rows) for part in two]
+    assert names(two) == ["abc", "abc"]
+    again = Reader()
+    again.between = lambda rows: (again.a(rows), rows)[1]
+    assert names(again) == ["a", "bc"]
+    unused = Reader()
+    unused.forward = lambda rows: unused.b(rows)
+    assert names(unused) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 24), (300, 24)])
+def test_one_product_gives_every_layer_its_own_and_its_gradient(small, shape):
+    model, rows, found = Reader(), torch.randn(shape, generator=torch.Generator().manual_seed(1)), []
+    weights = torch.randn(*shape[:-1], 64, generator=torch.Generator().manual_seed(2))
+    for on in (False, True):
+        if on:
+            assert len({one.together for one in pack(model, lambda: model(torch.ones(1, 24)))}) == 1
+        leaf = rows.clone().requires_grad_()
+        inner = leaf * 1.5
+        out = model(inner)
+        (out * weights).sum().backward()
+        found.append((out.detach(), leaf.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_a_pass_that_is_broken_off_leaves_the_next_one_right():
+    model = Reader()
+    together = Together([model.a, model.b, model.c])
+    one, other = torch.randn(4, 24), torch.randn(4, 24)
+    together.product(one, 0)
+    for rows in (other, one):
+        for number, layer in ((1, model.b), (0, model.a), (1, model.b), (2, model.c)):
+            torch.testing.assert_close(together.product(rows, number), layer(rows), atol=1e-6, rtol=1e-6)
+
+
+def test_nothing_is_held_when_every_layer_has_its_part():
+    model, rows = Reader(), torch.randn(4, 24)
+    together = Together([model.a, model.b])
+    together.product(rows, 0)
+    assert together._held.input is rows
+    together.product(rows, 1)
+    assert together._held.input is None
+    assert not together._held.parts
+
+
+def test_threads_do_not_take_each_others_parts():
+    model, rows = Reader(), torch.randn(4, 24)
+    together, seen = Together([model.a, model.b]), []
+    together.product(rows, 0)
+    other = threading.Thread(target=lambda: seen.append((together._held.input, together.product(rows, 1))))
+    other.start()
+    other.join()
+    assert seen[0][0] is None
+    torch.testing.assert_close(seen[0][1], model.b(rows), atol=1e-6, rtol=1e-6)
+    assert together._held.input is rows

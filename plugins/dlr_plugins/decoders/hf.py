@@ -83,7 +83,6 @@ class HFDecoder(PromptText):
             self.model.eval().requires_grad_(False)
             self.flops_per_token = token_flops(self.model)
             quantise(self.model, options.weights)
-            self.packed = pack(self.model) if options.packed else []
             config = self.model.config.get_text_config()
             self.device: torch.device = gather(self.model)
             self.spread = is_spread(self.model)
@@ -91,6 +90,7 @@ class HFDecoder(PromptText):
             self.hidden_size: int = config.hidden_size
             self.positions = positions_of(config)
             self.body = self.model.base_model
+            self.packed = pack(self.model, self._one_token) if options.packed else []
             self.end_ids = self._end_ids()
             self.kv_sizes, self._template, probe = self._probe()
             self.shares_prompts = self._can_share(probe, options.scored_at_once)
@@ -103,6 +103,9 @@ class HFDecoder(PromptText):
             options.model, options.device, options.dtype, copies_prompts=cls.copies_prompts, spread=spread,
             weights=options.weights, packed=options.packed, scored_at_once=options.scored_at_once,
         )  # fmt: skip
+
+    def _one_token(self) -> None:
+        self.body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.device))
 
     def _end_ids(self) -> Tensor:
         ends = self.model.generation_config.eos_token_id

@@ -2,8 +2,15 @@
 
 PyTorch's float32 product on a CPU is MKL's, which brings a weight matrix into its own order anew in every product. With
 the few dozen rows of a batch of chains that is a good part of the work. Frozen weights can be brought into oneDNN's
-order once. The layers keep their own weights: gradients flow back through them, and the digest is theirs.
+order once. Layers that read the same input (queries, keys and values; gate and up) are one product: small ones leave
+threads waiting for each other. The layers keep their own weights: gradients flow back through them, and the digest is
+theirs.
 """
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import psutil
 import torch
@@ -28,31 +35,108 @@ def worth_packing(size: int, device: torch.device, dtype: torch.dtype, memory: i
     return plain and LEAST_BYTES <= size <= MOST_OF_MEMORY * memory
 
 
-def pack(model: nn.Module) -> list["PackedLinear"]:
+def pack(model: nn.Module, trial: Callable[[], object] | None = None) -> list["PackedLinear"]:
     """Let every linear layer of a frozen model multiply from a packed copy, where that can be and is worth it.
 
     That is float32 on a CPU, if PyTorch was built with oneDNN. Nothing that varies from run to run decides: equal runs
     on one machine need equal bits.
+
+    Args:
+        model: loaded.
+        trial: a pass of the model, to see which layers read the same input; without it each is multiplied alone.
     """
-    layers = [layer for layer in model.modules() if type(layer) is nn.Linear]
-    size = sum(layer.weight.nbytes for layer in layers)
-    hooked = any(hasattr(layer, "_hf_hook") for layer in layers)  # its weights come and go
+    layers = {name: layer for name, layer in model.named_modules() if type(layer) is nn.Linear}
+    size = sum(layer.weight.nbytes for layer in layers.values())
+    hooked = any(hasattr(layer, "_hf_hook") for layer in layers.values())  # its weights come and go
     memory = psutil.virtual_memory().total
-    fitting = all(worth_packing(size, layer.weight.device, layer.weight.dtype, memory) for layer in layers)
+    fitting = all(worth_packing(size, one.weight.device, one.weight.dtype, memory) for one in layers.values())
     if hooked or not fitting:
         return []
-    packed = [PackedLinear(layer) for layer in layers]
+    groups = [[layer] for layer in layers.values()] if trial is None else reading_alike(layers, trial)
+    packed = []
+    for group in groups:
+        together = Together(group)
+        packed += [PackedLinear(layer, together, number) for number, layer in enumerate(group)]
     for one in packed:
         one.use(True)
     return packed
 
 
+def reading_alike(layers: Mapping[str, nn.Linear], trial: Callable[[], object]) -> list[list[nn.Linear]]:
+    """Layers of one module that a pass calls one after another with the very same tensor, in groups."""
+    calls: list[tuple[str, Tensor, int]] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, given, name=name: calls.append((name, given[0], given[0]._version)))
+        for name, layer in layers.items()
+    ]
+    try:
+        with torch.no_grad():
+            trial()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    times = Counter(name for name, _, _ in calls)
+    groups: list[list[str]] = [[name] for name in layers if times[name] != 1]
+    before: tuple[str, Tensor, int] | None = None
+    for name, given, version in calls:
+        if times[name] != 1:
+            before = None
+            continue
+        parent = name.rpartition(".")[0]
+        if before is not None and before[0] == parent and before[1] is given and before[2] == version:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+        before = (parent, given, version)
+    return [[layers[name] for name in group] for group in groups]
+
+
+class Together:
+    """Layers that read the same input, one product for all.
+
+    The first that is called multiplies for all of them; the others, called with that very tensor, take their part. What
+    is held in between is a thread's own, and is gone when the last has taken its part.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        self.sizes = [layer.out_features for layer in layers]
+        weights, biases = [layer.weight.detach() for layer in layers], [layer.bias for layer in layers]
+        whole_OI = weights[0] if len(layers) == 1 else torch.cat(weights)
+        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(whole_OI, ROWS)
+        self.bias_O: Tensor | None = None
+        if any(bias is not None for bias in biases):
+            own = [weight.new_zeros(len(weight)) if bias is None else bias.detach()
+                   for weight, bias in zip(weights, biases, strict=True)]  # fmt: skip
+            self.bias_O = torch.cat(own)
+        self._held = _Held()
+
+    def product(self, rows_xI: Tensor, number: int) -> Tensor:
+        """xWᵀ + b of one of the layers."""
+        if len(self.sizes) == 1:
+            return product(rows_xI, self.packed, self.bias_O)
+        held = self._held
+        if held.input is not rows_xI or number not in held.parts:
+            held.input = rows_xI
+            held.parts = dict(enumerate(product(rows_xI, self.packed, self.bias_O).split(self.sizes, -1)))
+        part = held.parts.pop(number)
+        if not held.parts:
+            held.input = None
+        return part
+
+
+class _Held(threading.local):
+    """What a product has given that was not asked for yet."""
+
+    def __init__(self) -> None:
+        self.input: Tensor | None = None
+        self.parts: dict[int, Tensor] = {}
+
+
 class PackedLinear:
     """Stands in for the forward pass of one layer."""
 
-    def __init__(self, layer: nn.Linear) -> None:
-        self.layer = layer
-        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
+    def __init__(self, layer: nn.Linear, together: Together, number: int) -> None:
+        self.layer, self.together, self.number = layer, together, number
 
     def use(self, on: bool) -> None:
         """Let the layer multiply this way, or its own again."""
@@ -67,7 +151,7 @@ class PackedLinear:
 
     def product(self, rows_xI: Tensor) -> Tensor:
         """xWᵀ + b from the packed weights."""
-        return product(rows_xI, self.packed, self.layer.bias)
+        return self.together.product(rows_xI, self.number)
 
     def back(self, grad_xO: Tensor) -> Tensor:
         """The gradient in x, from the layer's own weights."""
@@ -76,14 +160,17 @@ class PackedLinear:
 
 def product(rows_xI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """oneDNN's xWᵀ + b; the weights packed, or as they are (transposed ones too)."""
-    rows_NI = rows_xI.reshape(-1, rows_xI.shape[-1])
-    count = len(rows_NI)
-    if more := rounded(count) - count:
-        rows_NI = pad(rows_NI, (0, 0, 0, more))
-    found_NO: Tensor = torch.ops.mkldnn._linear_pointwise(rows_NI.contiguous(), weight_OI, bias_O, "none", [], "")
-    return found_NO[:count].view(*rows_xI.shape[:-1], found_NO.shape[1])
+    count = rows_xI.numel() // rows_xI.shape[-1]
+    found: Tensor
+    if not (more := rounded(count) - count):
+        found = torch.ops.mkldnn._linear_pointwise(rows_xI, weight_OI, bias_O, "none", [], "")
+        return found
+    rows_NI = pad(rows_xI.reshape(count, -1), (0, 0, 0, more))
+    found = torch.ops.mkldnn._linear_pointwise(rows_NI, weight_OI, bias_O, "none", [], "")
+    return found[:count].view(*rows_xI.shape[:-1], found.shape[1])
 
 
+@cache
 def rounded(count: int) -> int:
     """How many rows so many are multiplied as.
 

@@ -74,7 +74,8 @@ class _NewOnly(DynamicCache):  # type: ignore[misc]
 class Chains:
     """R rows that go on from prompts, and what each has of its own: Z slots, as many for every prompt.
 
-    ``place_R`` is each row's slot. A slot's own keys and values are what the cache holds of it, then the tokens read.
+    ``place_R`` is each row's slot. A slot's own keys and values are what the cache holds of it, then the tokens read;
+    they are kept (U, heads, slots of a prompt, length, width), U prompts, as attention multiplies them.
     """
 
     def __init__(self, cache: PromptCache, room: int = 0) -> None:
@@ -105,19 +106,20 @@ class Chains:
             mask_US = cache.mask_NS[[leader[prompt] for prompt in groups], :start].bool()
             self.prompt_mask = None if bool(mask_US.all()) else mask_US[:, None, None]
         mask_NT = cache.mask_NS[:, start:].bool()
-        self.own = list(zip(cache.keys, cache.values, strict=True))
+        own = list(zip(cache.keys, cache.values, strict=True))
         if not self.in_order:
             source_Z = torch.zeros(self.groups * self.size, dtype=torch.long, device=device)
             source_Z[self.place_R] = torch.arange(cache.rows, device=device)
-            self.own = [_rows(source_Z, *pair) for pair in self.own]
+            own = [_rows(source_Z, *pair) for pair in own]
             mask_NT = mask_NT[source_Z]
+        self.own = [(self._by_group(key), self._by_group(value)) for key, value in own]
         self.own_mask = None if bool(mask_NT.all()) else mask_NT
         self.room, self.length, self.layer, self.width = room, mask_NT.shape[1], 0, 0
         if room:
             pad = torch.nn.functional.pad
             self.own = [(pad(k, (0, 0, 0, room)), pad(v, (0, 0, 0, room))) for k, v in self.own]
         self.slots_M: Tensor | None = None
-        self.visible: Tensor | None = None
+        self.hidden: Tensor | None = None
 
     def read(self, module: Any, embeds_MH: Tensor, width: int, kept_M: Tensor | None = None, **kwargs: Any) -> Any:
         """One pass of a model over new tokens of every row.
@@ -135,7 +137,7 @@ class Chains:
         if kept_M is not None:
             slots_M, positions_M = slots_M[kept_M], positions_M[kept_M]
         self.slots_M = None if self.in_order and kept_M is None else slots_M
-        self.width, self.visible = width, self._visible(width)
+        self.width, self.hidden = width, self._hidden(width)
         before = _reading.set(self)
         try:
             out = module(
@@ -153,73 +155,71 @@ class Chains:
             self.next_R = self.next_R + width
         return out
 
-    def _visible(self, width: int) -> Tensor | None:
-        """Which own positions each new token sees, (Z or 1, width, own positions); None: all."""
+    def _hidden(self, width: int) -> Tensor | None:
+        """Own positions that a new token does not see, (U or 1, 1, slots or 1, width, 1, own positions); None: none."""
         if width == 1 and self.own_mask is None:
             return None
         ones = torch.ones(1, width, self.length + width, dtype=torch.bool, device=self.place_R.device)
         seen = ones.tril(self.length)
-        if self.own_mask is None:
-            return seen
-        missing = seen.shape[2] - self.own_mask.shape[1]
-        return seen & torch.nn.functional.pad(self.own_mask, (0, missing), value=True)[:, None]
+        if self.own_mask is not None:
+            missing = seen.shape[2] - self.own_mask.shape[1]
+            seen = seen & torch.nn.functional.pad(self.own_mask, (0, missing), value=True)[:, None]
+        slots = (1, 1) if len(seen) == 1 else (self.groups, self.size)
+        hidden: Tensor = ~seen.unflatten(0, slots)[:, None, :, :, None]
+        return hidden
 
     def attend(self, query_QMd: Tensor, key_hMd: Tensor, value_hMd: Tensor) -> Tensor:
-        """Attention's output (M, Q, d) for scaled queries of Q heads, and h heads of new keys and values."""
+        """Attention's output (M, Q, d) for scaled queries of Q heads, and h heads of new keys and values.
+
+        Letters: U prompts of s slots each, W new tokens of a slot, g = Q / h queries of a head of keys.
+        """
         heads, share = len(key_hMd), len(query_QMd) // len(key_hMd)
-        query = self._to_slots(query_QMd).unflatten(2, (heads, share)).transpose(1, 2).flatten(2, 3)  # Z h W·share d
+        query_UhsRd = self._to_slots(query_QMd).unflatten(3, (heads, share)).permute(0, 3, 1, 2, 4, 5).flatten(3, 4)
         keys, values = self._own(key_hMd, value_hMd)
-        scores = query @ keys.transpose(2, 3)
-        if self.visible is not None:
-            hidden = ~self.visible.to(scores.device).repeat_interleave(share, 1)[:, None]
-            scores = scores.masked_fill(hidden, -torch.inf)
-        if self.prompts:
-            mixed = self._with_prompt(query, scores, values)
-        else:
-            mixed = scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
-        out_ZWQd: Tensor = mixed.unflatten(2, (self.width, share)).transpose(1, 2).flatten(2, 3)
-        out = out_ZWQd.flatten(0, 1)
+        scores = query_UhsRd @ keys.transpose(3, 4)
+        if self.hidden is not None:
+            by_token = scores.unflatten(3, (self.width, share))
+            scores = by_token.masked_fill(self.hidden.to(scores.device), -torch.inf).flatten(3, 4)
+        mixed = self._with_prompt(query_UhsRd, scores, values) if self.prompts else _softmax(scores, values) @ values
+        out_UsWhgd: Tensor = mixed.unflatten(3, (self.width, share)).permute(0, 2, 3, 1, 4, 5)
+        out = out_UsWhgd.flatten(3, 4).flatten(0, 2)
         return out if self.slots_M is None else out.index_select(0, self.slots_M.to(out.device))
 
     def _with_prompt(self, query: Tensor, scores: Tensor, values: Tensor) -> Tensor:
         """One softmax over the prompt, which a group's slots ask together, and the slots' own positions."""
         prompt_keys, prompt_values = self.prompts[self.layer]
-        far = self._grouped(query) @ prompt_keys.transpose(2, 3)  # U h size·W·share S
+        far = query.flatten(2, 3) @ prompt_keys.transpose(2, 3)  # U h s·R S
         if self.prompt_mask is not None:
             far = far.masked_fill(~self.prompt_mask.to(far.device), -torch.inf)
-        weights = torch.cat([far, self._grouped(scores)], -1).softmax(-1, dtype=torch.float32).to(values.dtype)
-        to_prompt, to_own = weights.split([far.shape[3], scores.shape[3]], -1)
-        mixed: Tensor = self._apart(to_prompt @ prompt_values) + self._apart(to_own) @ values
+        weights = _softmax(torch.cat([far, scores.flatten(2, 3)], -1), values)
+        to_prompt, to_own = weights.split([far.shape[3], scores.shape[4]], -1)
+        slots = scores.shape[2:4]
+        mixed: Tensor = (to_prompt @ prompt_values).unflatten(2, slots) + to_own.unflatten(2, slots) @ values
         return mixed
 
-    def _grouped(self, tensor_ZhRx: Tensor) -> Tensor:
-        """Slots of a group in one row: (U, h, size · R, x)."""
-        grouped: Tensor = tensor_ZhRx.unflatten(0, (self.groups, self.size)).transpose(1, 2).flatten(2, 3)
+    def _by_group(self, tensor_Zhxd: Tensor) -> Tensor:
+        """Slots of a prompt side by side: (U, h, s, x, d)."""
+        grouped: Tensor = tensor_Zhxd.unflatten(0, (self.groups, self.size)).transpose(1, 2)
         return grouped
 
-    def _apart(self, tensor_UhRx: Tensor) -> Tensor:
-        """The inverse: (Z, h, R / size, x)."""
-        apart: Tensor = tensor_UhRx.unflatten(2, (self.size, -1)).transpose(1, 2).flatten(0, 1)
-        return apart
-
     def _to_slots(self, tensor_xMd: Tensor) -> Tensor:
-        """Tokens (x, M, d) where they belong: (Z, width, x, d), zeros elsewhere."""
+        """Tokens (x, M, d) where they belong: (U, s, W, x, d), zeros elsewhere."""
         tokens, slots = tensor_xMd.transpose(0, 1), self.groups * self.size
         if self.slots_M is not None:
             at_M = self.slots_M.to(tokens.device)
             tokens = tokens.new_zeros(slots * self.width, *tokens.shape[1:]).index_copy(0, at_M, tokens)
-        placed: Tensor = tokens.unflatten(0, (slots, self.width))
+        placed: Tensor = tokens.unflatten(0, (self.groups, self.size, self.width))
         return placed
 
     def _own(self, key_hMd: Tensor, value_hMd: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's own keys and values, the new ones included."""
-        key, value = (self._to_slots(new).transpose(1, 2) for new in (key_hMd, value_hMd))
+        key, value = (self._to_slots(new).permute(0, 3, 1, 2, 4) for new in (key_hMd, value_hMd))
         keys, values = self.own[self.layer]
         if not self.room:
-            return torch.cat([keys, key], 2), torch.cat([values, value], 2)
+            return torch.cat([keys, key], 3), torch.cat([values, value], 3)
         end = self.length + self.width
-        keys[:, :, self.length : end], values[:, :, self.length : end] = key, value
-        return keys[:, :, :end], values[:, :, :end]
+        keys[:, :, :, self.length : end], values[:, :, :, self.length : end] = key, value
+        return keys[:, :, :, :end], values[:, :, :, :end]
 
     def keep(self, rows_M: Tensor) -> None:
         """Go on with these rows only, in this order; one that is named several times goes on in several ways.
@@ -246,10 +246,17 @@ class Chains:
         source_Z = torch.zeros(len(held) * size, dtype=torch.long, device=device)
         place_R = torch.tensor(places, device=device)
         source_Z[place_R] = self.place_R
-        self.own = [_rows(source_Z, *pair) for pair in self.own]
+        flat = [tuple(part.transpose(1, 2).flatten(0, 1) for part in pair) for pair in self.own]
         self.own_mask = None if self.own_mask is None else self.own_mask[source_Z]
         self.groups, self.size, self.place_R = len(held), size, place_R
+        kept_rows = [_rows(source_Z, *pair) for pair in flat]
+        self.own = [(self._by_group(key), self._by_group(value)) for key, value in kept_rows]
         self.in_order = places == list(range(len(held) * size))
+
+
+def _softmax(scores: Tensor, values: Tensor) -> Tensor:
+    """Weights of positions, in the values' type."""
+    return scores.softmax(-1, dtype=torch.float32).to(values.dtype)
 
 
 def _rows(rows_M: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
