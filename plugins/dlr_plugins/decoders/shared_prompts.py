@@ -106,18 +106,18 @@ class Chains:
             mask_US = cache.mask_NS[[leader[prompt] for prompt in groups], :start].bool()
             self.prompt_mask = None if bool(mask_US.all()) else mask_US[:, None, None]
         mask_NT = cache.mask_NS[:, start:].bool()
-        own = list(zip(cache.keys, cache.values, strict=True))
-        if not self.in_order:
+        self.own = list(zip(cache.keys, cache.values, strict=True))
+        if self.in_order:
+            self.own = [(self._by_group(key), self._by_group(value)) for key, value in self.own]
+        else:
             source_Z = torch.zeros(self.groups * self.size, dtype=torch.long, device=device)
             source_Z[self.place_R] = torch.arange(cache.rows, device=device)
-            own = [_rows(source_Z, *pair) for pair in own]
+            self._regroup(source_Z, 1)
             mask_NT = mask_NT[source_Z]
-        self.own = [(self._by_group(key), self._by_group(value)) for key, value in own]
         self.own_mask = None if bool(mask_NT.all()) else mask_NT
         self.room, self.length, self.layer, self.width = room, mask_NT.shape[1], 0, 0
         if room:
-            pad = torch.nn.functional.pad
-            self.own = [(pad(k, (0, 0, 0, room)), pad(v, (0, 0, 0, room))) for k, v in self.own]
+            self.own = [(_with_room(key, room), _with_room(value, room)) for key, value in self.own]
         self.slots_M: Tensor | None = None
         self.hidden: Tensor | None = None
 
@@ -202,6 +202,15 @@ class Chains:
         grouped: Tensor = tensor_Zhxd.unflatten(0, (self.groups, self.size)).transpose(1, 2)
         return grouped
 
+    def _regroup(self, source_Z: Tensor, size: int) -> None:
+        """Fill every slot with a copy of the one it is named, of groups that were of so many slots each."""
+        group_Us, place_Us = (part.view(self.groups, self.size) for part in (source_Z // size, source_Z % size))
+        blocks: dict[int, Tensor] = {}
+        for heads in {key.shape[1] for key, _ in self.own}:
+            head_h1 = torch.arange(heads, device=source_Z.device)[:, None]
+            blocks[heads] = (group_Us[:, None] * heads + head_h1) * size + place_Us[:, None]
+        self.own = [(_blocks(k, blocks[k.shape[1]]), _blocks(v, blocks[v.shape[1]])) for k, v in self.own]
+
     def _to_slots(self, tensor_xMd: Tensor) -> Tensor:
         """Tokens (x, M, d) where they belong: (U, s, W, x, d), zeros elsewhere."""
         tokens, slots = tensor_xMd.transpose(0, 1), self.groups * self.size
@@ -246,17 +255,29 @@ class Chains:
         source_Z = torch.zeros(len(held) * size, dtype=torch.long, device=device)
         place_R = torch.tensor(places, device=device)
         source_Z[place_R] = self.place_R
-        flat = [tuple(part.transpose(1, 2).flatten(0, 1) for part in pair) for pair in self.own]
         self.own_mask = None if self.own_mask is None else self.own_mask[source_Z]
-        self.groups, self.size, self.place_R = len(held), size, place_R
-        kept_rows = [_rows(source_Z, *pair) for pair in flat]
-        self.own = [(self._by_group(key), self._by_group(value)) for key, value in kept_rows]
+        before, self.groups, self.size, self.place_R = self.size, len(held), size, place_R
+        self._regroup(source_Z, before)
         self.in_order = places == list(range(len(held) * size))
 
 
 def _softmax(scores: Tensor, values: Tensor) -> Tensor:
     """Weights of positions, in the values' type."""
     return scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+
+
+def _with_room(tensor_Uhsxd: Tensor, room: int) -> Tensor:
+    """A copy that so many more positions can be written to."""
+    length = tensor_Uhsxd.shape[3]
+    roomy = tensor_Uhsxd.new_empty(*tensor_Uhsxd.shape[:3], length + room, tensor_Uhsxd.shape[4])
+    roomy[:, :, :, :length] = tensor_Uhsxd
+    return roomy
+
+
+def _blocks(tensor: Tensor, blocks_Uhs: Tensor) -> Tensor:
+    """Some (x, d) of a tensor, by their number: (U, h, s, x, d)."""
+    taken = tensor.flatten(0, -3).index_select(0, blocks_Uhs.flatten().to(tensor.device))
+    return taken.view(*blocks_Uhs.shape, *tensor.shape[-2:])
 
 
 def _rows(rows_M: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
