@@ -19,10 +19,10 @@ LEARNER = Learner()
 KEPT = ("seconds", "reduced_bytes", "gathered_bytes", "main_flops", "assistant_flops", "prefilled", "decoded", "scored",
         "backpropagated", "logits", "decodes", "search_decodes", "correct", "replay_nll")  # fmt: skip
 """Of a row of metrics.jsonl."""
-QUESTIONS, CHAINS, SEARCH, FRESH, TRIES, REPLAY, UPDATES = 4, 8, 16, 8, 4, 32, 2
+QUESTIONS, CHAINS, SEARCH, FRESH, TRIES, REPLAY, UPDATES = 4, 8, 16, 8, 8, 32, 2
 """Of the default run."""
-LOOPS, LIMIT = 3, 8
-"""``dlr/ChainSum-v0``: the search decodes new questions, then old ones under two openings; tokens of a completion."""
+LOOPS, LIMIT = 1, 8
+"""Batches of the search; tokens of a completion in ``dlr/ChainSum-v0``."""
 LOOPBACK = 1e9
 """Bytes per second between ranks of this machine, assumed: the 15 MB of a step take a hundredth of it at this speed."""
 TICK = 0.05

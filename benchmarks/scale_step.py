@@ -13,7 +13,7 @@ from scale_shapes import Shape
 
 @dataclass(frozen=True)
 class Work:
-    """What a step does, over all ranks: sixteen times the default batch, half of its tries; on GSM8K's lengths."""
+    """What a step does, over all ranks: sixteen times the default batch; on GSM8K's lengths."""
 
     questions: int = 64
     """B."""
@@ -31,9 +31,9 @@ class Work:
     """Questions searched."""
     fresh: int = 128
     """New ones among them."""
-    tries: int = 4
-    loops: int = 2
-    """Batches that are decoded for the search one after another: new questions, then old ones per opening."""
+    tries: int = 8
+    loops: int = 1
+    """Batches that are decoded for the search one after another."""
     replay: int = 512
     updates: int = 2
     right: float = 0.4

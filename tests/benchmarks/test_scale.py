@@ -116,8 +116,7 @@ def test_the_papers_defaults_are_the_projects():
     assert (H100.positions, scale_runs.CPU_POSITIONS) == (MANY_TOKENS, TOKENS["cpu"])
     default = (config.batch.questions, config.replay.search, config.replay.fresh, config.replay.chains)
     assert (work.questions, work.search, work.fresh, work.replay) == tuple(16 * count for count in default)
-    halved = config.replay.tries // 2  # as the page says: its runs are of a search with half as many completions
-    same = (config.batch.samples, halved, config.replay.updates)
+    same = (config.batch.samples, config.replay.tries, config.replay.updates)
     assert (work.chains, work.tries, work.updates) == same
     measured = (scale_runs.QUESTIONS, scale_runs.SEARCH, scale_runs.FRESH, scale_runs.REPLAY)
     assert measured == default
@@ -166,7 +165,7 @@ def test_more_ranks_divide_arithmetic_but_not_the_reading_of_weights():
     one, four = ours(MIDDLE, Learner(), Work(), 1), ours(MIDDLE, Learner(), Work(), 4)
     for name in ("decode", "score", "assistant"):
         assert phase(four, name).flops == pytest.approx(phase(one, name).flops / 4)
-    cache = 3 * 128 * 2 * (MIDDLE.matrices + MIDDLE.head)
+    cache = 2 * 128 * 2 * (MIDDLE.matrices + MIDDLE.head)
     assert phase(four, "decode").bytes - cache == pytest.approx((phase(one, "decode").bytes - cache) / 4)
     assert (four.reduced, four.gathered) == (one.reduced, one.gathered)
 
@@ -186,12 +185,12 @@ def test_a_frozen_decoder_is_sent_nothing_and_a_trained_one_all_its_weights():
         assert grpo(shape, Work(), 1).sent(1) == 2 * shape.parameters
 
 
-def test_grpo_decodes_in_one_batch_where_ours_needs_one_each_for_rollout_and_searches():
+def test_grpo_decodes_in_one_batch_where_ours_needs_one_each_for_rollout_and_search():
     weights = 128 * 2 * (MIDDLE.matrices + MIDDLE.head)
-    for ranks, batches in ((1, 3), (2, 2), (4, 1)):
+    for ranks, batches in ((1, 2), (2, 1), (4, 1)):
         mine, rival = ours(MIDDLE, Learner(latents=0), Work(), ranks), grpo(MIDDLE, Work(), ranks)
         spared = phase(mine, "decode").bytes - phase(rival, "decode").bytes
-        assert spared == pytest.approx((3 - batches) * weights, abs=1e3)
+        assert spared == pytest.approx((2 - batches) * weights, abs=1e3)
 
 
 def test_a_ring_sends_twice_what_it_averages_and_once_what_it_gathers_less_ones_own_part():
