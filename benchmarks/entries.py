@@ -66,7 +66,7 @@ def record(name: str, found: Ratio, measured: Mapping[str, Any], folder: Path = 
         name: one of :data:`ABOUT`.
         found: the ratio with its spread.
         measured: what it was computed from, JSON-ready.
-        folder: where results.json is.
+        folder: where results.json is; made if it is not there.
 
     Raises:
         KeyError: no such benchmark.
@@ -88,6 +88,7 @@ def record(name: str, found: Ratio, measured: Mapping[str, Any], folder: Path = 
     known = {**read(folder), name: entry}
     path = folder / "results.json"
     ordered = {key: known[key] for key in ABOUT if key in known}
+    folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, text(ordered))
     return entry
 

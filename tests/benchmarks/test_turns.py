@@ -44,6 +44,7 @@ def test_the_ratio_is_of_medians_and_its_spread_keeps_a_turns_figures_together()
 
 def test_an_entry_replaces_its_own_and_leaves_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["somewhere/start_up.py", "--repeats", "2"])
+    tmp_path /= "not/there/yet"
     entries.record("start_up", FOUND, {"x": [1]}, tmp_path)
     entries.record("env_overhead", FOUND, {}, tmp_path)
     entries.record("start_up", Ratio(3.0, 3.0, 3.0, 1), {}, tmp_path)
