@@ -102,11 +102,12 @@ class Rehearsal:
         ]
         with self.collector.frozen.watch(self.collector.verifying):
             samples = self._learned(wanted, *self._attempt(wanted))
-        solved = {sample.question for sample in samples if sample.correct}
-        for question in solved:
+        correct_N = correctness(samples)
+        solved = {sample.question for sample, right in zip(samples, correct_N.tolist(), strict=True) if right}
+        for question in solved:  # of one that several openings tried, one may have failed after another had not
             self.frontier.solve(question)
         return {
-            "search_correct": float(correctness(samples).mean()),
+            "search_correct": float(correct_N.mean()),
             "search_best": len(solved) / len([*new, *again]),
             "search_decodes": len(samples),
             "search_tokens": sum(sample.tokens for sample in samples),

@@ -15,6 +15,7 @@ from dlr_core.errors import ConfigError, PluginError, RunFolderError
 from dlr_core.evaluate import Evaluator
 from dlr_core.pipeline import build_trainer
 from dlr_core.questions import distinct_items
+from dlr_core.records import Verdict
 from dlr_core.traces import trace
 
 ESTIMATORS = PluginHost.from_entry_points().names("estimator")
@@ -435,6 +436,17 @@ def test_new_questions_begin_with_the_first_opening_and_unsolved_ones_with_each_
     assert again["frontier"] == 3 - 2 + 1
     tokenizer = rehearsal.env.engine.decoder.tokenizer
     assert all(tokenizer.decode(list(entry.ids)).startswith("3") for entry in rehearsal.buffer.entries)
+
+
+@pytest.mark.parametrize("flaw", [{"correct": 0.5}, {"format": 0.0}])
+def test_the_search_has_not_solved_what_is_only_partly_right_or_breaks_the_format(configure, host, flaw):
+    config = configure(replay={"chains": 4, "capacity": 64, "search": 3, "fresh": 3, "tries": 2, "openings": ["3"]})
+    rehearsal = build_trainer(config, host).rehearsal
+    task = rehearsal.env.engine.task
+    task.score = lambda item, completion, ended: Verdict(**{"parsed": "3", "correct": 1.0, "format": 1.0, **flaw})
+    found = rehearsal.search()
+    assert (found["search_correct"], found["search_best"], found["frontier"]) == (0.0, 0.0, 3)
+    assert not rehearsal.buffer.entries
 
 
 @pytest.mark.parametrize("at_once", [None, 2])
