@@ -97,7 +97,8 @@ def fill(trainer: Trainer) -> None:
         items = [engine.task.item("train", number + place) for place in range(group)]
         number += group
         rehearsal.questions.keep([item.question for item in items], cache)
-        rehearsal.remember(items, done, torch.full((group, 1), float(right), device=zeros.device))
+        right_B = torch.full((group,), float(right), device=zeros.device)
+        rehearsal.remember(items, done, right_B[:, None], right_B)
 
     while len(rehearsal.buffer.entries) < rehearsal.buffer.capacity and number + group <= size:
         more(right=True)

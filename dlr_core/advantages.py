@@ -20,6 +20,16 @@ def leave_one_out(values_BG: Tensor) -> Tensor:
     return (values_BG.sum(1, keepdim=True) - values_BG) / max(values_BG.shape[1] - 1, 1)
 
 
+def success_rate(correct_BK: Tensor, inclusion_BK: Tensor, group: int) -> Tensor:
+    """Share (B,) of a group's G chains that are right, as those decoded tell it: each stands for 1/π of them.
+
+    Their plain mean would call a question easy because the scorer has kept what is right. Where they stand for fewer
+    than G the others count as wrong (Horvitz & Thompson 1952), where for more they share G (Hájek 1971).
+    """
+    stands_BK = 1.0 / inclusion_BK
+    return (correct_BK * stands_BK).sum(1) / stands_BK.sum(1).clamp(min=group)
+
+
 def dead_groups(rewards_BK: Tensor) -> Tensor:
     """bool (B,): groups whose rewards are all equal and so carry no policy gradient."""
     return (rewards_BK - rewards_BK[:, :1]).abs().amax(1) < 1e-8

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlr_core.advantages import corrected_values, leave_one_out
+from dlr_core.advantages import corrected_values, leave_one_out, success_rate
 from dlr_core.protocols import ChainBatch, Decoder, Space
 from dlr_core.records import Completions, PromptCache
 
@@ -104,6 +104,11 @@ class StepBatch:
     def chosen_inclusion_BK(self) -> Tensor:
         """π of the decoded chains."""
         return self.inclusion_BG.gather(1, self.chosen_BK)
+
+    @property
+    def success_rate_B(self) -> Tensor:
+        """Share of each question's chains that are right (:func:`dlr_core.advantages.success_rate`)."""
+        return success_rate(self.correct_BK, self.chosen_inclusion_BK, self.group_size)
 
     def values_BG(self) -> Tensor:
         """Corrected values of all chains (:func:`dlr_core.advantages.corrected_values`)."""

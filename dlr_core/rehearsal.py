@@ -44,7 +44,9 @@ class Rehearsal:
         self.frontier = Frontier(settings.frontier)
         self.questions = QuestionCache(self.env.engine.prefill, settings.cache_bytes)
 
-    def take(self, own_B: Sequence[Item], cache: PromptCache, completions: Completions, correct_BK: Tensor) -> None:
+    def take(
+        self, own_B: Sequence[Item], cache: PromptCache, completions: Completions, correct_BK: Tensor, rate_B: Tensor
+    ) -> None:
         """:meth:`remember` what all ranks have decoded.
 
         Args:
@@ -52,14 +54,15 @@ class Rehearsal:
             cache: prompts of the distinct ones, in their order, without latents.
             completions: this rank's.
             correct_BK: 1.0 where right, of every rank's.
+            rate_B: share of each question's chains that are right.
         """
         if self.settings.chains:
             self.questions.keep(list(dict.fromkeys(item.question for item in own_B)), cache)
             everyone_B = joined_items(self.ranks, own_B, self._item)
-            self.remember(everyone_B, joined_completions(self.ranks, completions), correct_BK)
+            self.remember(everyone_B, joined_completions(self.ranks, completions), correct_BK, rate_B)
 
-    def remember(self, items_B: Sequence[Item], completions: Completions, correct_BK: Tensor) -> None:
-        """Keep the first correct completion of each question, the rarer in its group the heavier; note what has none.
+    def remember(self, items_B: Sequence[Item], completions: Completions, correct_BK: Tensor, rate_B: Tensor) -> None:
+        """Keep the first correct completion of each question, the rarer success the heavier; note what has none.
 
         One, because of many different ones most say the same at greater length: they would crowd other questions out.
 
@@ -67,17 +70,18 @@ class Rehearsal:
             items_B: the questions.
             completions: B·K of them, K in a row for each question, of one chain or of several.
             correct_BK: 1.0 where right.
+            rate_B: how often each question is answered right.
         """
         if not self.settings.chains:
             return
-        group, rate_B = correct_BK.shape[1], correct_BK.mean(1).tolist()
-        for row, (item, right_K) in enumerate(zip(items_B, correct_BK.bool().tolist(), strict=True)):
+        group, outcomes = correct_BK.shape[1], zip(correct_BK.bool().tolist(), rate_B.tolist(), strict=True)
+        for row, (item, (right_K, rate)) in enumerate(zip(items_B, outcomes, strict=True)):
             if not any(right_K):
                 self.frontier.add(item)
                 continue
             n = row * group + right_K.index(True)
             ids = completions.ids_NL[n][completions.mask_NL[n].bool()].tolist()
-            self.buffer.add(Success(item, tuple(ids), (1.0 + RARITY_FLOOR - rate_B[row]) ** self.settings.priority))
+            self.buffer.add(Success(item, tuple(ids), (1.0 + RARITY_FLOOR - rate) ** self.settings.priority))
             self.frontier.solve(item.question)
 
     def search(self) -> Metrics:
@@ -151,7 +155,8 @@ class Rehearsal:
         for count, alike in groupby(wanted, key=lambda one: one.count):
             items = [one.item for one in alike]
             rows = slice(start, start + count * len(items))
-            self.remember(items, completions.rows(rows), correct_N[rows].view(-1, count))
+            right_BK = correct_N[rows].view(-1, count)
+            self.remember(items, completions.rows(rows), right_BK, right_BK.mean(1))
             start = rows.stop
         return samples
 

@@ -215,7 +215,8 @@ class Trainer:
             gathered.append({**metrics, **logs})
             done = self.env.finished
             asked = done.items[:: self.config.decodes]
-            self.rehearsal.take(asked, done.cache, done.completions, everyone.batch.each.correct_BKM.flatten(1))
+            right_BK, rate_B = everyone.batch.each.correct_BKM.flatten(1), everyone.batch.success_rate_B
+            self.rehearsal.take(asked, done.cache, done.completions, right_BK, rate_B)
         self._scale_gradients(questions / alive if more and alive else 1 / least)
         with self.ledger.phase("search"):
             search_logs = self.rehearsal.search()

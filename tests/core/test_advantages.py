@@ -2,7 +2,7 @@
 
 import torch
 
-from dlr_core.advantages import corrected_values, dead_groups, leave_one_out
+from dlr_core.advantages import corrected_values, dead_groups, leave_one_out, success_rate
 from dlr_core.selection import inclusion_probabilities, systematic_sample
 
 
@@ -41,6 +41,21 @@ def test_values_are_unbiased_over_the_selection_whatever_is_predicted() -> None:
     uncorrected = corrected_values(rewards[chosen], chosen, predictions, torch.ones_like(inclusion))
     deviation = (uncorrected.mean(0) - rewards).abs() / (uncorrected.std(0) / draws**0.5)
     assert float(deviation.max()) > 20
+
+
+def test_the_success_rate_counts_what_is_hardly_ever_decoded_for_many() -> None:
+    correct = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    equal = success_rate(correct, torch.full((3, 2), 0.5), 4)
+    torch.testing.assert_close(equal, torch.tensor([0.5, 0.5, 0.0]))
+    # of eight chains those of 0.8 and 0.2 stand for 1.25 and 5, the others were wrong; of four they share those four
+    unequal = torch.tensor([[0.8, 0.2], [0.2, 0.8], [0.8, 0.2]])
+    torch.testing.assert_close(success_rate(correct, unequal, 8), torch.tensor([1.25, 5.0, 0.0]) / 8)
+    torch.testing.assert_close(success_rate(correct, unequal, 4), torch.tensor([0.2, 0.8, 0.0]))
+
+
+def test_a_question_is_not_easy_because_only_what_is_right_was_decoded() -> None:
+    rate = success_rate(torch.ones(1, 3), torch.full((1, 3), 1.0), 16)
+    torch.testing.assert_close(rate, torch.tensor([3 / 16]))
 
 
 def test_leave_one_out_is_the_mean_of_the_others() -> None:

@@ -355,7 +355,9 @@ def test_of_each_question_the_first_success_is_remembered_and_rare_ones_weigh_mo
     )
     rollout = trainer.collector.collect(gold=False)
     done = trainer.env.finished
-    trainer.rehearsal.remember(done.items[::4], done.completions, rollout.batch.correct_BK)
+    trainer.rehearsal.remember(
+        done.items[::4], done.completions, rollout.batch.correct_BK, rollout.batch.success_rate_B
+    )
     samples = rollout.samples
     expected = {}  # a question that was drawn twice has its second success
     for start in range(0, len(samples), 4):

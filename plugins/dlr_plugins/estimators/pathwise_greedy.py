@@ -22,7 +22,8 @@ class PathwiseGreedy(Pathwise):
         rarity: bool = Field(
             True,
             description="A question's successes weigh as much as success is rare in its group, shared by its distinct "
-            "correct texts; each text is taught once. False: every correct chain weighs the same.",
+            "correct texts, whichever of its chains were decoded; each text is taught once. False: every correct chain "
+            "weighs the same.",
         )
 
     def __init__(self, options: Options) -> None:
@@ -30,12 +31,16 @@ class PathwiseGreedy(Pathwise):
         self.rarity = options.rarity
 
     def success_BKM(self, batch: StepBatch) -> Tensor:
-        """Success weights; with ``rarity`` a question's sum to K·(1.05 − success rate)."""
+        """Success weights; with ``rarity`` a question's sum to G·(1.05 − success rate) once they are divided by π.
+
+        They do so whichever chains the scorer kept: dividing alone would make a lucky success of a chain that was
+        hardly ever decoded many times as heavy, and what it keeps nearly always light.
+        """
         if not self.rarity:
             return super().success_BKM(batch)
         each = batch.each
         first_BKM = each.correct_BKM * (~each.repeat_BKM)
-        rare_B11 = 1.0 + RARITY_FLOOR - each.correct_BKM.mean((1, 2), keepdim=True)
+        rare_B11 = (1.0 + RARITY_FLOOR - batch.success_rate_B)[:, None, None]
         distinct_B11 = first_BKM.sum((1, 2), keepdim=True).clamp(min=1.0)
-        share_BKM = first_BKM * first_BKM.shape[1] / distinct_B11
+        share_BKM = first_BKM * batch.group_size * batch.chosen_inclusion_BK[..., None] / distinct_B11
         return self.options.success_weight * rare_B11 * share_BKM
