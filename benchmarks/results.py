@@ -27,9 +27,11 @@ SWEEPS = {
     "tasks": "Three tasks, test questions",
     "shape": "What a chain is made of, validation questions",
     "horizons": "Longer chains, longer problems, test questions",
-    "ablations": "One factor at a time, validation questions",
+    "ablations": "One factor at a time, validation questions: its parts",
+    "objective": "One factor at a time, validation questions: its objective",
     "ideas": "Published ideas, validation questions",
     "filter": "The filter before decoding, test questions",
+    "filter_search": "The filter beside the search, test questions",
 }
 """Sweep files and what their tables are called."""
 CURRICULUM = ("run", "--curriculum", "benchmarks/curriculum.toml", "--minutes", "2", "--set", "clock=cpu", "--set",
@@ -129,7 +131,7 @@ def curriculum_section(grown: dict[str, Any]) -> str:
     return "\n".join([*parts, *(f"- {line}" for line in grown["remarks"])])
 
 
-TABLES = {"tasks": tasks_table, "horizons": tasks_table, "filter": filter_table}
+TABLES = {"tasks": tasks_table, "horizons": tasks_table, "filter": filter_table, "filter_search": filter_table}
 """Sweeps that are more than variants compared with the first."""
 
 
