@@ -7,6 +7,7 @@ import torch
 from pydantic import BaseModel
 
 from dlr_core import API_VERSION, PluginHost, hookimpl
+from dlr_core.advantages import success_rate
 from dlr_core.checkpoint import load_weights, restore
 from dlr_core.checkpoints import latest_checkpoint, save_checkpoint
 from dlr_core.config import resolve
@@ -438,6 +439,25 @@ def test_new_questions_begin_with_the_first_opening_and_unsolved_ones_with_each_
     assert again["frontier"] == 3 - 2 + 1
     tokenizer = rehearsal.env.engine.decoder.tokenizer
     assert all(tokenizer.decode(list(entry.ids)).startswith("3") for entry in rehearsal.buffer.entries)
+
+
+def test_a_remembered_success_weighs_by_the_rate_of_all_chains_not_of_those_the_scorer_kept(configure, host):
+    config = configure(
+        task={"wanted": "13579"},
+        scorer="likelihood",
+        batch={"questions": 8, "samples": 6, "decodes": 2},
+        replay={"chains": 4, "capacity": 64, "search": 0},
+    )
+    trainer = build_trainer(config, host)
+    rollouts, rates = [], []
+    collect, take = trainer.collector.collect, trainer.rehearsal.take
+    trainer.collector.collect = lambda **how: rollouts.append(collect(**how)) or rollouts[-1]
+    trainer.rehearsal.take = lambda *given: rates.append(given[-1]) or take(*given)
+    trainer.step()
+    batch = rollouts[0].batch
+    expected = success_rate(batch.correct_BK, batch.inclusion_BG.gather(1, batch.chosen_BK), 6)
+    torch.testing.assert_close(rates[0], expected)
+    assert not torch.allclose(expected, batch.correct_BK.mean(1))
 
 
 @pytest.mark.parametrize("flaw", [{"correct": 0.5}, {"format": 0.0}])
