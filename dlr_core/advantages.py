@@ -20,14 +20,12 @@ def leave_one_out(values_BG: Tensor) -> Tensor:
     return (values_BG.sum(1, keepdim=True) - values_BG) / max(values_BG.shape[1] - 1, 1)
 
 
-def success_rate(correct_BK: Tensor, inclusion_BK: Tensor, group: int) -> Tensor:
-    """Share (B,) of a group's G chains that are right, as those decoded tell it: each stands for 1/π of them.
+def success_rate(correct_BK: Tensor, chosen_BK: Tensor, predictions_BG: Tensor, inclusion_BG: Tensor) -> Tensor:
+    """Share (B,) of a group's G chains that are right: mean of their corrected values, kept within 0 and 1.
 
-    Their plain mean would call a question easy because the scorer has kept what is right. Where they stand for fewer
-    than G the others count as wrong (Horvitz & Thompson 1952), where for more they share G (Hájek 1971).
+    The plain mean of those decoded would call a question easy because the scorer has kept what is right.
     """
-    stands_BK = 1.0 / inclusion_BK
-    return (correct_BK * stands_BK).sum(1) / stands_BK.sum(1).clamp(min=group)
+    return corrected_values(correct_BK, chosen_BK, predictions_BG, inclusion_BG).mean(1).clamp(0.0, 1.0)
 
 
 def dead_groups(rewards_BK: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ class StepBatch:
     @property
     def success_rate_B(self) -> Tensor:
         """Share of each question's chains that are right (:func:`dlr_core.advantages.success_rate`)."""
-        return success_rate(self.correct_BK, self.chosen_inclusion_BK, self.group_size)
+        return success_rate(self.correct_BK, self.chosen_BK, self.predictions_BG, self.inclusion_BG)
 
     def values_BG(self) -> Tensor:
         """Corrected values of all chains (:func:`dlr_core.advantages.corrected_values`)."""

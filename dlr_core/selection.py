@@ -8,22 +8,22 @@ permutation (Madow 1949).
 import torch
 from torch import Tensor
 
-LEAST_SPREAD = 1e-4
-"""Predictions of a group that differ by less say nothing of its chains."""
+SURE = 0.01
+"""A group's mean prediction counts as at least so far from 0 and from 1."""
 
 
-def inclusion_probabilities(predictions_BG: Tensor, keep: int, explore: float = 0.2, sharpness: float = 2.0) -> Tensor:
+def inclusion_probabilities(predictions_BG: Tensor, keep: int, explore: float = 0.2, sharpness: float = 6.0) -> Tensor:
     """π (B, G): chains with a higher prediction are likelier to be decoded; each row sums to ``keep``.
 
-    p is proportional to exp(sharpness · z), capped at 1, the excess shared among the rest until none exceeds it; z is
-    how many standard deviations of its group a prediction lies above its mean, so that a question whose chains are all
-    unlikely to be right is filtered as sharply as any other, and in whatever unit a reward is counted.
+    p is proportional to exp(sharpness · q/s), capped at 1, the excess shared among the rest until none exceeds it; s is
+    the standard deviation of being right or wrong at the group's mean prediction, √(q̄(1 − q̄)). So where success is
+    rare a small difference is much, and a calibrated scorer that cannot tell chains apart chooses nearly at random.
     """
     group = predictions_BG.shape[1]
     if keep >= group:
         return torch.ones_like(predictions_BG)
-    above_BG = predictions_BG - predictions_BG.mean(1, keepdim=True)
-    logits = sharpness * above_BG / predictions_BG.std(1, correction=0, keepdim=True).clamp(min=LEAST_SPREAD)
+    mean_B1 = predictions_BG.mean(1, keepdim=True).clamp(SURE, 1.0 - SURE)
+    logits = sharpness * predictions_BG / (mean_B1 * (1.0 - mean_B1)).sqrt()
     share = torch.zeros_like(logits)
     full = torch.zeros_like(logits, dtype=torch.bool)
     for _ in range(group):

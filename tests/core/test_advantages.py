@@ -43,18 +43,24 @@ def test_values_are_unbiased_over_the_selection_whatever_is_predicted() -> None:
     assert float(deviation.max()) > 20
 
 
-def test_the_success_rate_counts_what_is_hardly_ever_decoded_for_many() -> None:
-    correct = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
-    equal = success_rate(correct, torch.full((3, 2), 0.5), 4)
-    torch.testing.assert_close(equal, torch.tensor([0.5, 0.5, 0.0]))
-    # of eight chains those of 0.8 and 0.2 stand for 1.25 and 5, the others were wrong; of four they share those four
-    unequal = torch.tensor([[0.8, 0.2], [0.2, 0.8], [0.8, 0.2]])
-    torch.testing.assert_close(success_rate(correct, unequal, 8), torch.tensor([1.25, 5.0, 0.0]) / 8)
-    torch.testing.assert_close(success_rate(correct, unequal, 4), torch.tensor([0.2, 0.8, 0.0]))
+def test_the_success_rate_takes_undecoded_chains_for_what_is_predicted_of_them_and_corrects_it() -> None:
+    everyone, nothing = torch.arange(4)[None], torch.zeros(1, 4)
+    half = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
+    assert success_rate(half, everyone, nothing + 0.9, nothing + 1.0).tolist() == [0.5]
+    some, predicted = torch.tensor([[0, 3]]), torch.tensor([[0.6, 0.2, 0.2, 0.4]])
+    certain = torch.tensor([[1.0, 0.5, 0.5, 1.0]])
+    rate = success_rate(torch.tensor([[1.0, 0.0]]), some, predicted, certain)
+    torch.testing.assert_close(rate, torch.tensor([(1.0 + 0.2 + 0.2 + 0.0) / 4]))
+    unlikely = torch.tensor([[0.5, 0.5, 0.5, 0.8]])  # 0.6 + 0.4/0.5, and 0.4 − 0.4/0.8
+    rate = success_rate(torch.tensor([[1.0, 0.0]]), some, predicted, unlikely)
+    torch.testing.assert_close(rate, torch.tensor([(1.4 + 0.2 + 0.2 - 0.1) / 4]))
+    lucky = success_rate(torch.ones(1, 1), some[:, :1], nothing, nothing + 0.1)
+    assert lucky.tolist() == [1.0]  # one that stood for ten
 
 
 def test_a_question_is_not_easy_because_only_what_is_right_was_decoded() -> None:
-    rate = success_rate(torch.ones(1, 3), torch.full((1, 3), 1.0), 16)
+    kept = torch.arange(3)[None]
+    rate = success_rate(torch.ones(1, 3), kept, torch.zeros(1, 16), torch.ones(1, 16))
     torch.testing.assert_close(rate, torch.tensor([3 / 16]))
 
 

@@ -46,16 +46,15 @@ def test_equal_predictions_give_equal_chances(group: int, keep: int) -> None:
     torch.testing.assert_close(inclusion, torch.full((2, group), keep / group))
 
 
-@pytest.mark.parametrize(("factor", "shift"), [(1.0, 3.0), (100.0, 0.0), (0.02, -1.0)])
-def test_probabilities_depend_neither_on_the_unit_of_rewards_nor_on_their_zero(factor: float, shift: float) -> None:
-    predictions = random_predictions(5, 6, 0.5)
-    again = inclusion_probabilities(predictions * factor + shift, 2)
-    torch.testing.assert_close(inclusion_probabilities(predictions, 2), again, rtol=1e-4, atol=1e-5)
+def test_the_same_difference_counts_more_where_success_is_rare() -> None:
+    rare, even = torch.tensor([[0.1, 0.0, 0.0, 0.0]]), torch.tensor([[0.6, 0.5, 0.5, 0.5]])
+    assert float(inclusion_probabilities(rare, 1)[0, 0]) > float(inclusion_probabilities(even, 1)[0, 0]) + 0.1
 
 
 def test_differences_that_are_only_rounding_choose_nothing() -> None:
-    inclusion = inclusion_probabilities(torch.tensor([[0.2, 0.2 + 1e-7, 0.2, 0.2 - 1e-7]]), 2)
-    torch.testing.assert_close(inclusion, torch.full((1, 4), 0.5), rtol=5e-3, atol=0.0)
+    for level in (0.0, 0.2, 1.0):
+        inclusion = inclusion_probabilities(torch.tensor([[level, level + 1e-6, level, level - 1e-6]]), 2)
+        torch.testing.assert_close(inclusion, torch.full((1, 4), 0.5), rtol=1e-3, atol=0.0)
 
 
 @pytest.mark.parametrize("keep", [4, 5])
@@ -71,21 +70,20 @@ def test_exploration_bounds_every_probability_from_below() -> None:
 
 
 def test_probabilities_by_hand() -> None:
-    # z is √2, −1/√2, −1/√2: weights 1, e^-2.12, e^-2.12; the first would get 2·0.81 > 1, is capped, the others share
-    predictions = torch.tensor([[1.0, 0.0, 0.0]])
+    # at a mean of 1/5 the deviation is 0.4: weights e^2.5, 1, 1, 1, 1 of sharpness 1; the first would get 2·0.75 > 1
+    predictions = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]])
     inclusion = inclusion_probabilities(predictions, 2, explore=0.0, sharpness=1.0)
-    torch.testing.assert_close(inclusion, torch.tensor([[1.0, 0.5, 0.5]]))
+    torch.testing.assert_close(inclusion, torch.tensor([[1.0, 0.25, 0.25, 0.25, 0.25]]))
     mixed = inclusion_probabilities(predictions, 2, explore=0.3, sharpness=1.0)
-    torch.testing.assert_close(mixed, torch.tensor([[0.9, 0.55, 0.55]]))
+    torch.testing.assert_close(mixed, 0.3 * torch.full((1, 5), 0.4) + 0.7 * inclusion)
 
 
-def test_sharpness_is_the_log_odds_that_one_standard_deviation_is_worth() -> None:
-    # of two chains one always lies one standard deviation above the mean, one as much below
-    pair = torch.tensor([[0.7, 0.1]])
-    nine_to_one = inclusion_probabilities(pair, 1, explore=0.0, sharpness=math.log(3.0))
+def test_sharpness_is_the_log_odds_that_one_standard_deviation_of_being_right_is_worth() -> None:
+    pair = torch.tensor([[0.75, 0.25]])  # one deviation apart: at a mean of 1/2 it is 1/2
+    nine_to_one = inclusion_probabilities(pair, 1, explore=0.0, sharpness=math.log(9.0))
     torch.testing.assert_close(nine_to_one, torch.tensor([[0.9, 0.1]]))
-    # by default it is 2, and a fifth of the choice is left to chance
-    odds = math.exp(4.0)
+    # by default it is 6, and a fifth of the choice is left to chance
+    odds = math.exp(6.0)
     share = torch.tensor([[odds / (1 + odds), 1 / (1 + odds)]])
     torch.testing.assert_close(inclusion_probabilities(pair, 1), 0.2 * torch.tensor([[0.5, 0.5]]) + 0.8 * share)
 

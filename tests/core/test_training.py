@@ -455,7 +455,7 @@ def test_a_remembered_success_weighs_by_the_rate_of_all_chains_not_of_those_the_
     trainer.rehearsal.take = lambda *given: rates.append(given[-1]) or take(*given)
     trainer.step()
     batch = rollouts[0].batch
-    expected = success_rate(batch.correct_BK, batch.inclusion_BG.gather(1, batch.chosen_BK), 6)
+    expected = success_rate(batch.correct_BK, batch.chosen_BK, batch.predictions_BG, batch.inclusion_BG)
     torch.testing.assert_close(rates[0], expected)
     assert not torch.allclose(expected, batch.correct_BK.mean(1))
 

@@ -341,17 +341,16 @@ def test_greedy_pathwise_shares_a_group_among_texts_that_do_not_divide_it() -> N
     torch.testing.assert_close(weights, (1.05 - 2 / 3) * torch.tensor([[1.5, 0.0, 1.5]]))
 
 
-def test_greedy_pathwise_weighs_a_question_alike_however_likely_its_successes_were_to_be_decoded() -> None:
-    """Four chains, two decoded: one that nearly always is, one that hardly ever is; the second success is rare."""
-    unequal = torch.tensor([[0.9, 0.1, 0.5, 0.5]]).expand(2, -1)
+def test_greedy_pathwise_weighs_a_question_by_its_rate_however_likely_its_successes_were_to_be_decoded() -> None:
+    """Four chains, two decoded: one that nearly always is, one that hardly ever is; either may be the right one."""
+    unequal = torch.tensor([[0.9, 0.25, 0.5, 0.5]]).expand(2, -1)
     batch = replace(small_batch([[1.0, 0.0], [0.0, 1.0]], group=4), inclusion_BG=unequal)
-    often, seldom = 1 / 0.9, 1 / 0.1
-    rate_B = torch.tensor([often, seldom]) / (often + seldom)
+    rate_B = torch.tensor([1 / 0.9, 1 / 0.25]) / 4  # nothing being predicted
     torch.testing.assert_close(batch.success_rate_B, rate_B)
     weights = pathwise_weights(PathwiseGreedy(PathwiseGreedy.Options()), batch)
     torch.testing.assert_close(weights, (4 * (1.05 - rate_B))[:, None] * torch.eye(2))
     both = replace(small_batch([[1.0, 1.0]], group=4), inclusion_BG=unequal[:1])
-    # with nothing but successes decoded, which together stand for more than all four chains, the rate is 1
+    # together they stand for more than all four chains: the rate is 1, and each text has half of what is left
     torch.testing.assert_close(
         pathwise_weights(PathwiseGreedy(PathwiseGreedy.Options()), both), torch.full((1, 2), 4 * 0.05 / 2)
     )
