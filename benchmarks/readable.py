@@ -1,0 +1,151 @@
+"""What the assistant can tell of a question: taught with gold to name a property of the answer, outright.
+
+    python benchmarks/readable.py --sizes 768 3072
+
+A chain can carry of its question what the assistant reads off the frozen model's states, and no more. Here the
+default's assistant is given the easiest way to say so: its one latent has a number for every class, learned by
+cross-entropy from gold. Properties of the three tasks of tasks.toml: the letter count, the syllogism's verdict, and of
+a sum the operation, whether it is below zero, its first and its last digit. Beside each stands what the commonest class
+of the training questions makes. The epoch is chosen on validation questions; ``--sizes`` are training questions (a
+run of ten minutes remembers some 700). Intervals draw seeds, then questions. Prints Markdown.
+"""
+
+import argparse
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from dlr_cli.host import load_host
+from dlr_plugins.assistants.small_gpt import SmallGPT
+from numpy.typing import NDArray
+from sheet import Sheet
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
+
+from dlr_core.aggregate import bootstrap_runs
+from dlr_core.config import resolve
+from dlr_core.pipeline import make_engine
+from dlr_core.questions import distinct_items
+from dlr_core.records import Item
+from dlr_core.splits import Split
+from dlr_core.sweep import expand
+
+Scores = NDArray[np.float64]
+Property = Callable[[Item], str]
+PROPERTIES: Mapping[str, Mapping[str, Property]] = {
+    "letter counting": {"count": lambda item: item.answer},
+    "syllogisms": {"verdict": lambda item: item.answer},
+    "two-term sums": {
+        "operation": lambda item: "+" if " + " in item.question else "-",
+        "below zero": lambda item: str(item.answer.startswith("-")),
+        "first digit": lambda item: item.answer.lstrip("-")[0],
+        "last digit": lambda item: item.answer[-1],
+    },
+}
+"""Variants of tasks.toml, and what is asked of each one's answers."""
+
+EPOCHS, BATCH, AT_ONCE, RATE = 20, 64, 32, 1e-3
+"""The rate is the default's."""
+
+
+class States:
+    """What the assistant reads of some questions, and the questions."""
+
+    def __init__(self, engine: Any, split: Split, count: int) -> None:
+        self.items = distinct_items(engine.task, split, count)
+        self.rows: list[Tensor] = []
+        """(S, H) each, without padding."""
+        for start in range(0, len(self.items), AT_ONCE):
+            texts = [item.question for item in self.items[start : start + AT_ONCE]]
+            states_BSH, mask_BS = engine.prefill(texts).question_states()
+            self.rows += [states_BSH[row][mask_BS[row].bool()].float().cpu() for row in range(len(texts))]
+
+    def batch(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """States (B, S, H) and mask (B, S), padded on the left."""
+        width = max(len(self.rows[n]) for n in chosen)
+        states = [pad(self.rows[n], (0, 0, width - len(self.rows[n]), 0)) for n in chosen]
+        mask = [pad(torch.ones(len(self.rows[n]), dtype=torch.long), (width - len(self.rows[n]), 0)) for n in chosen]
+        return torch.stack(states), torch.stack(mask)
+
+
+def logits(assistant: SmallGPT, states: States, chosen: Sequence[int]) -> Tensor:
+    """(B, classes): the mean of the assistant's one latent."""
+    states_BSH, mask_BS = states.batch(chosen)
+    noise_N1C = torch.zeros(len(chosen), 1, assistant.static_TD.shape[1])
+    return assistant.sample(states_BSH, mask_BS, noise_N1C).pre_NTD[:, 0]
+
+
+@torch.no_grad()
+def right(assistant: SmallGPT, states: States, labels_N: Tensor) -> Scores:
+    """1.0 (N,) where the likeliest class is the question's own."""
+    found = [
+        logits(assistant, states, range(start, min(start + BATCH, len(labels_N)))).argmax(1)
+        for start in range(0, len(labels_N), BATCH)
+    ]
+    return (torch.cat(found) == labels_N).double().numpy()
+
+
+def taught(sets: Mapping[Split, States], labels: Mapping[Split, Tensor], size: int, classes: int, seed: int) -> Scores:
+    """Which test questions are told right (N,) by an assistant taught with ``size`` questions."""
+    torch.manual_seed(seed)
+    hidden = sets["train"].rows[0].shape[1]
+    assistant = SmallGPT(SmallGPT.Options(initial_mean=0.1), hidden, num_latents=1, latent_dim=classes)
+    assistant.calibrate(*sets["train"].batch(range(min(32, size))))
+    optimiser = torch.optim.AdamW(assistant.parameters(), lr=RATE, weight_decay=0.01)
+    best, found = -1.0, np.zeros(0)
+    for _ in range(EPOCHS):
+        order = torch.randperm(size).tolist()
+        for start in range(0, size, BATCH):
+            chosen = order[start : start + BATCH]
+            loss = cross_entropy(logits(assistant, sets["train"], chosen), labels["train"][chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        score = right(assistant, sets["validation"], labels["validation"]).mean()
+        if score > best:
+            best, found = score, right(assistant, sets["test"], labels["test"])
+    return found
+
+
+def shown(constant_N: Scores, gaps: Sequence[Scores]) -> tuple[str, str, str]:
+    """The commonest class, what is told, and the difference with its interval, all in %."""
+    common, gap = 100 * constant_N.mean(), 100 * float(np.mean(gaps))
+    low, high = (100 * bound for bound in bootstrap_runs([gaps])[0])
+    return f"{common:.1f}", f"{common + gap:.1f}", f"{gap:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the states of each task once, teach every property, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[768, 3072], help="training questions")
+    parser.add_argument("--n", type=int, default=600, help="test questions, and as many for validation")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    asked = parser.parse_args(arguments)
+    plan = tomllib.loads((Path(__file__).parent / "tasks.toml").read_text(encoding="utf-8"))
+    settings = {row.variant: row.values for row in expand(plan)}
+    host = load_host()
+    counts: dict[Split, int] = {"train": max(asked.sizes), "validation": asked.n, "test": asked.n}
+    rows = []
+    for task, properties in PROPERTIES.items():
+        engine = make_engine(resolve(settings[task], host), host)
+        sets = {split: States(engine, split, count) for split, count in counts.items()}
+        for name, told in properties.items():
+            texts = {split: [told(item) for item in states.items] for split, states in sets.items()}
+            known = sorted({text for each in texts.values() for text in each})
+            labels = {split: torch.tensor([known.index(text) for text in each]) for split, each in texts.items()}
+            common = Counter(texts["train"]).most_common(1)[0][0]
+            constant_N = np.array([float(text == common) for text in texts["test"]])
+            for size in asked.sizes:
+                gaps = [taught(sets, labels, size, len(known), seed) - constant_N for seed in asked.seeds]
+                rows.append((task, name, str(len(known)), str(size), *shown(constant_N, gaps)))
+                print(" ".join(rows[-1]), flush=True)
+    head = ("task", "property", "classes", "questions taught with", "commonest class %", "told %", "− commonest class")
+    print(Sheet(head, rows).markdown())
+
+
+if __name__ == "__main__":
+    main()
