@@ -5,7 +5,8 @@
 Three sets: training questions whose right answers the run has remembered (from its newest checkpoint), other training
 questions, and test questions; three kinds: sums, differences, differences below zero. Each is answered greedily under
 its own chain and under the mean chain of the test questions. A gap between remembered and other questions is memory;
-one between own and mean chains is what the latents carry of the question. Prints a Markdown table.
+one between own and mean chains is what the latents carry of the question. A second table takes the answers to test
+questions apart: is the sign right, and the number where it is. Prints Markdown tables.
 """
 
 import argparse
@@ -16,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sheet import Sheet
 
 from dlr_core import DLRPipeline
 from dlr_core.checkpoints import latest_checkpoint
 from dlr_core.evaluate import Evaluator
 from dlr_core.questions import distinct_items
-from dlr_core.records import Item
+from dlr_core.records import Item, Sample
 
 KINDS = ("sum", "difference", "below zero")
 TERMS = re.compile(r"(\d+) ([+-]) (\d+) =")
+WHOLE = re.compile(r"-?\d+")
 
 
 def kind(question: str) -> str:
@@ -57,6 +60,21 @@ def shares(items: Sequence[Item], right_N: Any) -> list[str]:
     return [f"{100 * part.mean():.1f} ({len(part)})" if len(part) else "(0)" for part in [*each, right_N]]
 
 
+def taken_apart(items: Sequence[Item], samples: Sequence[Sample]) -> list[str]:
+    """Of each kind: right sign %, and right % among those answers; what is no whole number has no right sign."""
+    cells = []
+    for one in KINDS:
+        own = [(item, sample) for item, sample in zip(items, samples, strict=True) if kind(item.question) == one]
+        signed = [
+            sample for item, sample in own
+            if WHOLE.fullmatch(said := (sample.parsed or "").strip())
+            and said.startswith("-") == item.answer.startswith("-")
+        ]  # fmt: skip
+        right = sum(sample.correct >= 0.99 for sample in signed)
+        cells += [f"{100 * len(signed) / max(len(own), 1):.1f}", f"{100 * right / max(len(signed), 1):.1f}"]
+    return cells
+
+
 def main() -> None:
     """Answer, count, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,10 +89,15 @@ def main() -> None:
     print(
         "| questions | chain | " + " | ".join(f"{name} % (n)" for name in (*KINDS, "all")) + " |\n" + "|---" * 6 + "|"
     )
+    apart = []
     for name, items in sets.items():
         chains = {"own": own[name], "mean": np.broadcast_to(mean_TD, own[name].shape).copy()}
         for chain, answers in evaluator.under_each(items, chains).items():
             print(f"| {name} | {chain} | " + " | ".join(shares(items, answers.correct_N)) + " |", flush=True)
+            if name == "test":
+                apart.append([chain, *taken_apart(items, answers.samples)])
+    columns = [f"{one}: {what}" for one in KINDS for what in ("right sign %", "of those right %")]
+    print("\n" + Sheet(("chain", *columns), apart).markdown())
 
 
 if __name__ == "__main__":
