@@ -1,6 +1,7 @@
 """What the assistant can tell of a question: taught with gold to name a property of the answer, outright.
 
-    python benchmarks/readable.py --sizes 768 3072
+    python benchmarks/readable.py                                            # all, 768 training questions
+    python benchmarks/readable.py --tasks "letter counting" --sizes 3072      # one task, with more
 
 A chain can carry of its question what the assistant reads off the frozen model's states, and no more. Here the
 default's assistant is given the easiest way to say so: its one latent has a number for every class, learned by
@@ -48,7 +49,7 @@ PROPERTIES: Mapping[str, Mapping[str, Property]] = {
 }
 """Variants of tasks.toml, and what is asked of each one's answers."""
 
-EPOCHS, BATCH, AT_ONCE, RATE = 20, 64, 32, 1e-3
+EPOCHS, BATCH, AT_ONCE, RATE = 12, 64, 32, 1e-3
 """The rate is the default's."""
 
 
@@ -121,19 +122,20 @@ def shown(constant_N: Scores, gaps: Sequence[Scores]) -> tuple[str, str, str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the states of each task once, teach every property, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[768, 3072], help="training questions")
-    parser.add_argument("--n", type=int, default=600, help="test questions, and as many for validation")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[768], help="training questions")
+    parser.add_argument("--n", type=int, default=300, help="test questions, and as many for validation")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--tasks", nargs="+", choices=PROPERTIES, default=list(PROPERTIES), metavar="TASK")
     asked = parser.parse_args(arguments)
     plan = tomllib.loads((Path(__file__).parent / "tasks.toml").read_text(encoding="utf-8"))
     settings = {row.variant: row.values for row in expand(plan)}
     host = load_host()
     counts: dict[Split, int] = {"train": max(asked.sizes), "validation": asked.n, "test": asked.n}
     rows = []
-    for task, properties in PROPERTIES.items():
+    for task in asked.tasks:
         engine = make_engine(resolve(settings[task], host), host)
         sets = {split: States(engine, split, count) for split, count in counts.items()}
-        for name, told in properties.items():
+        for name, told in PROPERTIES[task].items():
             texts = {split: [told(item) for item in states.items] for split, states in sets.items()}
             known = sorted({text for each in texts.values() for text in each})
             labels = {split: torch.tensor([known.index(text) for text in each]) for split, each in texts.items()}
