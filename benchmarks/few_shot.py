@@ -10,26 +10,21 @@ often the model says the one thing that it says most. Intervals draw seeds, then
 
 import argparse
 import random
-import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dlr_cli.host import load_host
-from kinds import KINDS, TERMS, kind
+from kinds import KINDS, TERMS, shares
 from numpy.typing import NDArray
 from sheet import Sheet
+from three_tasks import engines
 
 from dlr_core.aggregate import bootstrap_runs
-from dlr_core.config import resolve
 from dlr_core.evaluate import Evaluator
-from dlr_core.pipeline import make_engine
 from dlr_core.questions import distinct_items
 from dlr_core.records import Item
-from dlr_core.sweep import expand
 
 DRAWN_FROM, MARK = 512, "the question"
 Scores = NDArray[np.float64]
@@ -75,12 +70,10 @@ def row(name: str, shots: int, seeds: Sequence[Replies], items: Sequence[Item]) 
     """One line of the table."""
     rights = [one.right_N for one in seeds]
     low, high = bootstrap_runs([rights])[0]
-    each = [""] * len(KINDS)
-    if TERMS.search(items[0].question):
-        kinds = np.array([kind(item.question) for item in items])
-        each = [f"{100 * np.stack(rights)[:, kinds == one].mean():.1f} ({(kinds == one).sum()})" for one in KINDS]
-    shares = (f"{100 * np.mean([getattr(one, share) for one in seeds]):.0f}" for share in ("keeps_format", "commonest"))
-    return [name, str(shots), f"{100 * np.mean(rights):.1f} [{100 * low:.1f}, {100 * high:.1f}]", *shares, *each]
+    sums = TERMS.search(items[0].question)
+    each = shares(items, np.mean(rights, 0))[: len(KINDS)] if sums else [""] * len(KINDS)
+    kept = (f"{100 * np.mean([getattr(one, share) for one in seeds]):.0f}" for share in ("keeps_format", "commonest"))
+    return [name, str(shots), f"{100 * np.mean(rights):.1f} [{100 * low:.1f}, {100 * high:.1f}]", *kept, *each]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -90,11 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--n", type=int, default=300, help="test questions")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the examples")
     asked = parser.parse_args(arguments)
-    plan = tomllib.loads((Path(__file__).parent / "tasks.toml").read_text(encoding="utf-8"))
-    settings = {one.variant: one.values for one in expand(plan)}
-    host, rows = load_host(), []
-    for name, values in settings.items():
-        engine = make_engine(resolve(values, host), host)
+    rows = []
+    for name, engine in engines():
         items = distinct_items(engine.task, "test", asked.n)
         training = distinct_items(engine.task, "train", DRAWN_FROM)
         for shots in asked.shots:

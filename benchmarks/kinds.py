@@ -28,6 +28,8 @@ from dlr_core.records import Item, Sample
 KINDS = ("sum", "difference", "below zero")
 TERMS = re.compile(r"(\d+) ([+-]) (\d+) =")
 WHOLE = re.compile(r"-?\d+")
+FULLY = 0.99
+"""Below it an answer has partial credit, which the first table counts and the second does not."""
 
 
 def kind(question: str) -> str:
@@ -61,7 +63,7 @@ def shares(items: Sequence[Item], right_N: Any) -> list[str]:
 
 
 def taken_apart(items: Sequence[Item], samples: Sequence[Sample]) -> list[str]:
-    """Of each kind: right sign %, and right % among those answers; what is no whole number has no right sign."""
+    """Of each kind: right sign % (of n), and right % among those (of n); what is no whole number has no right sign."""
     cells = []
     for one in KINDS:
         own = [(item, sample) for item, sample in zip(items, samples, strict=True) if kind(item.question) == one]
@@ -70,9 +72,13 @@ def taken_apart(items: Sequence[Item], samples: Sequence[Sample]) -> list[str]:
             if WHOLE.fullmatch(said := (sample.parsed or "").strip())
             and said.startswith("-") == item.answer.startswith("-")
         ]  # fmt: skip
-        right = sum(sample.correct >= 0.99 for sample in signed)
-        cells += [f"{100 * len(signed) / max(len(own), 1):.1f}", f"{100 * right / max(len(signed), 1):.1f}"]
+        right = [sample for sample in signed if sample.correct >= FULLY]
+        cells += [_share(len(signed), len(own)), _share(len(right), len(signed))]
     return cells
+
+
+def _share(some: int, of: int) -> str:
+    return f"{100 * some / of:.1f} ({of})" if of else "(0)"
 
 
 def main() -> None:

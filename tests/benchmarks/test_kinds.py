@@ -25,5 +25,5 @@ def test_a_sign_is_right_before_the_number_is():
     below, difference = asked("3 - 9", "-6"), asked("9 - 3", "6")
     answers = [(below, "-6", 1.0), (below, "-5", 0.1), (below, "6", 0.1), (below, None, 0.0), (difference, "-6", 0.1)]
     samples = [said(*answer) for answer in answers]
-    none_asked, always_wrong, half_and_half = ["0.0", "0.0"], ["0.0", "0.0"], ["50.0", "50.0"]
+    none_asked, always_wrong, half_and_half = ["(0)", "(0)"], ["0.0 (1)", "(0)"], ["50.0 (4)", "50.0 (2)"]
     assert taken_apart([item for item, _, _ in answers], samples) == [*none_asked, *always_wrong, *half_and_half]

@@ -3,7 +3,7 @@
 import pytest
 import readable
 import torch
-from readable import PROPERTIES, States, taught
+from readable import PROPERTIES, States, labelled, taught
 
 from dlr_core.records import Item
 
@@ -28,12 +28,19 @@ def made_up(labels, *, telling):
     return sets
 
 
+def share_told(labels, *, telling):
+    sets = made_up(labels, telling=telling)
+    told_N, epoch = taught(sets, labels, sets["train"].batch(range(32)), seed=0)
+    assert 1 <= epoch <= readable.EPOCHS
+    return told_N.mean()
+
+
 def test_a_class_that_states_say_is_told_of_questions_never_seen(labels):
-    assert taught(made_up(labels, telling=True), labels, 192, CLASSES, seed=0).mean() > 0.9
+    assert share_told(labels, telling=True) > 0.9
 
 
 def test_a_class_that_states_do_not_say_is_told_by_chance(labels):
-    assert taught(made_up(labels, telling=False), labels, 192, CLASSES, seed=0).mean() < 0.5
+    assert share_told(labels, telling=False) < 0.5
 
 
 def test_padding_changes_nothing(labels):
@@ -49,3 +56,13 @@ def test_the_properties_of_a_sum():
     told = PROPERTIES["two-term sums"]
     item = Item(question="38 - 91 = ?", answer="-53", index=0)
     assert [told[name](item) for name in told] == ["-", "True", "5", "3"]
+
+
+def test_a_class_that_training_has_not_met_is_never_told():
+    labels, known = labelled({"train": ["3", "1", "3"], "validation": ["1", "2"], "test": ["4", "3"]})
+    assert known == ["1", "3"]
+    assert {split: each.tolist() for split, each in labels.items()} == {
+        "train": [1, 0, 1],
+        "validation": [0, -1],
+        "test": [-1, 1],
+    }
