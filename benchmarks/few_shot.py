@@ -60,7 +60,7 @@ def replies(evaluator: Evaluator, items: Sequence[Item]) -> Replies:
     answers = evaluator.under_prompt(items, "")
     texts = Counter(sample.completion for sample in answers.samples)
     return Replies(
-        (answers.correct_N >= 0.99).astype(np.float64),
+        np.array([float(sample.fully_right) for sample in answers.samples]),
         float(np.mean([sample.format for sample in answers.samples])),
         texts.most_common(1)[0][1] / len(items),
     )
@@ -87,9 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, engine in engines():
         items = distinct_items(engine.task, "test", asked.n)
         training = distinct_items(engine.task, "train", DRAWN_FROM)
+        tokenizer, evaluator = engine.decoder.tokenizer, Evaluator(engine)
         for shots in asked.shots:
             several = [random.Random(seed).sample(training, shots) for seed in asked.seeds]
-            tokenizer, evaluator = engine.decoder.tokenizer, Evaluator(engine)
             found = [replies(evaluator, shown(items, examples, tokenizer)) for examples in several]
             rows.append(row(name, shots, found, items))
             print(" ".join(rows[-1]), flush=True)

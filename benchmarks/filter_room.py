@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sheet import Sheet
+from sheet import Sheet, difference
 
 from dlr_core import DLRPipeline
 from dlr_core.calibration import auroc
@@ -116,8 +116,7 @@ def table(right_BG: Floats, signs: Mapping[str, Floats], keep: int) -> Sheet:
 
     def row(name: str, solved_B: Floats, right_B: Floats | None, *aurocs: float) -> tuple[str, ...]:
         gap_B = 100 * (solved_B - at_random_B)
-        low, high = bootstrap_mean(gap_B)
-        gap = f"{gap_B.mean():+.1f} [{low:+.1f}, {high:+.1f}]" if gap_B.any() else ""
+        gap = difference(gap_B.mean(), bootstrap_mean(gap_B)) if gap_B.any() else ""
         shown = "" if right_B is None else f"{100 * right_B.mean():.1f}"
         told = [f"{value:.2f}" for value in aurocs] or ["", ""]
         return (name, f"{100 * solved_B.mean():.1f}", gap, shown, *told)

@@ -6,7 +6,8 @@ Three sets: training questions whose right answers the run has remembered (from 
 questions, and test questions; three kinds: sums, differences, differences below zero. Each is answered greedily under
 its own chain and under the mean chain of the test questions. A gap between remembered and other questions is memory;
 one between own and mean chains is what the latents carry of the question. A second table takes the answers to test
-questions apart: is the sign right, and the number where it is. Prints Markdown tables.
+questions apart: is the sign right, and the number where it is; partial credit is in the first alone. Prints Markdown
+tables.
 """
 
 import argparse
@@ -28,8 +29,6 @@ from dlr_core.records import Item, Sample
 KINDS = ("sum", "difference", "below zero")
 TERMS = re.compile(r"(\d+) ([+-]) (\d+) =")
 WHOLE = re.compile(r"-?\d+")
-FULLY = 0.99
-"""Below it an answer has partial credit, which the first table counts and the second does not."""
 
 
 def kind(question: str) -> str:
@@ -72,7 +71,7 @@ def taken_apart(items: Sequence[Item], samples: Sequence[Sample]) -> list[str]:
             if WHOLE.fullmatch(said := (sample.parsed or "").strip())
             and said.startswith("-") == item.answer.startswith("-")
         ]  # fmt: skip
-        right = [sample for sample in signed if sample.correct >= FULLY]
+        right = [sample for sample in signed if sample.fully_right]
         cells += [_share(len(signed), len(own)), _share(len(right), len(signed))]
     return cells
 

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from dlr_plugins.assistants.small_gpt import SmallGPT
 from numpy.typing import NDArray
-from sheet import Sheet
+from sheet import Sheet, difference
 from three_tasks import engines
 from torch import Tensor
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 
 from dlr_core.aggregate import bootstrap_runs
 from dlr_core.questions import calibration_states, distinct_items
@@ -64,10 +65,10 @@ class States:
 
     def batch(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
         """States (B, S, H) and mask (B, S), padded on the left."""
-        width = max(len(self.rows[n]) for n in chosen)
-        states = [pad(self.rows[n], (0, 0, width - len(self.rows[n]), 0)) for n in chosen]
-        mask = [pad(torch.ones(len(self.rows[n]), dtype=torch.long), (width - len(self.rows[n]), 0)) for n in chosen]
-        return torch.stack(states), torch.stack(mask)
+        rows = [self.rows[n] for n in chosen]
+        real = [torch.ones(len(row), dtype=torch.long) for row in rows]
+        states_BSH, mask_BS = (pad_sequence(each, batch_first=True, padding_side="left") for each in (rows, real))
+        return states_BSH, mask_BS
 
 
 def logits(assistant: SmallGPT, states: States, chosen: Sequence[int]) -> Tensor:
@@ -80,10 +81,8 @@ def logits(assistant: SmallGPT, states: States, chosen: Sequence[int]) -> Tensor
 @torch.no_grad()
 def right(assistant: SmallGPT, states: States, labels_N: Tensor) -> Scores:
     """1.0 (N,) where the likeliest class is the question's own."""
-    found = [
-        logits(assistant, states, range(start, min(start + BATCH, len(labels_N)))).argmax(1)
-        for start in range(0, len(labels_N), BATCH)
-    ]
+    chunks = torch.arange(len(labels_N)).split(BATCH)
+    found = [logits(assistant, states, chunk.tolist()).argmax(1) for chunk in chunks]
     return (torch.cat(found) == labels_N).double().numpy()
 
 
@@ -124,8 +123,8 @@ def labelled(texts: Mapping[Split, Sequence[str]]) -> tuple[dict[Split, Tensor],
 def shown(constant_N: Scores, gaps: Sequence[Scores]) -> tuple[str, str, str]:
     """The commonest class, what is told, and the difference with its interval, all in %."""
     common, gap = 100 * constant_N.mean(), 100 * float(np.mean(gaps))
-    low, high = (100 * bound for bound in bootstrap_runs([gaps])[0])
-    return f"{common:.1f}", f"{common + gap:.1f}", f"{gap:+.1f} [{low:+.1f}, {high:+.1f}]"
+    low, high = bootstrap_runs([gaps])[0]
+    return f"{common:.1f}", f"{common + gap:.1f}", difference(gap, (100 * low, 100 * high))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

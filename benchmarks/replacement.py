@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from kinds import KINDS, shares
 from numpy.typing import NDArray
-from sheet import Sheet
+from sheet import Sheet, difference
 
 from dlr_core import DLRPipeline
 from dlr_core.evaluate import Evaluator
@@ -68,8 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             shown = (f"{texts(samples, count):.1f}", f"{fed:.1f}", "")
             rows.append((str(count), name, *shares(items, found[name]), *shown))
         gap_N = 100 * (found["different"] - found["independent"])
-        low, high = bootstrap_mean(gap_N)
-        rows[-2] = (*rows[-2][:-1], f"{gap_N.mean():+.1f} [{low:+.1f}, {high:+.1f}]")
+        rows[-2] = (*rows[-2][:-1], difference(gap_N.mean(), bootstrap_mean(gap_N)))
     head = (
         "completions",
         "sampled",

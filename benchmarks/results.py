@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dlr_cli.sweeping import as_markdown
+from sheet import difference
 
 from dlr_core.aggregate import bootstrap_runs
 from dlr_core.assignments import read_toml
@@ -100,7 +101,7 @@ def tasks_table(rows: list[dict[str, Any]]) -> str:
             each = [bits(row, "trained") - bits(row, name) for row in own]
             (low, high), _ = bootstrap_runs([each])
             mean = sum(gap.mean() for gap in each) / len(each)
-            differences.append(f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
+            differences.append(difference(100 * mean, (100 * low, 100 * high)))
         gaps.append(f"| {variant} | " + " | ".join(differences) + " |")
         ends = {row["seed"]: f"{100 * bits(row, 'trained').mean():.1f}" for row in own}
         lowest = min(100 * (bits(row, "trained") - bits(row, "anchor")).mean() for row in own)

@@ -28,6 +28,12 @@ class Sheet:
         return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in self.rows)])
 
 
+def difference(points: float, interval: tuple[float, float]) -> str:
+    """A difference with its interval, signed."""
+    low, high = interval
+    return f"{points:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """Median, least and most."""
     return f"{np.median(values):.{digits}f} ({min(values):.{digits}f} … {max(values):.{digits}f})"

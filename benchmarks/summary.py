@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sheet import difference
+
 ROWS = ("plain", "anchor", "best_prompt", "random", "mean", "shuffled", "trained")
 
 
@@ -33,7 +35,7 @@ def exploration(metrics: list[dict[str, Any]]) -> dict[str, float]:
 def gap(paired: Any) -> str:
     """A paired difference with its interval, in points."""
     low, high = paired["ci"]
-    return f"{100 * paired['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return difference(100 * paired["difference"], (100 * low, 100 * high))
 
 
 def main() -> None:

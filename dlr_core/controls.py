@@ -147,7 +147,7 @@ def sampled_chains(
         report(f"sampled chains {number + 1}/{samples}")
         noise = rng.standard_normal((len(items), space.num_latents, space.latent_dim)).astype(np.float32)
         draws.append(evaluator.under_latents(items, evaluator.latents(items, assistant, noise)))
-    right = [sum(sample.correct >= 0.99 for sample in own) for own in zip(*draws, strict=True)]
+    right = [sum(sample.fully_right for sample in own) for own in zip(*draws, strict=True)]
     curve = {str(j): float(np.mean([pass_at_k(r, samples, j) for r in right])) for j in range(1, k + 1)}
     groups = [draws[start : start + k] for start in range(0, samples - k + 1, k)]
     majority = [majority_correct(own) for group in groups for own in zip(*group, strict=True)]

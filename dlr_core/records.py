@@ -40,6 +40,10 @@ class Verdict:
     """1 if the completion keeps the answer template, else 0."""
 
 
+FULLY_RIGHT = 0.99
+"""From this correctness on an answer is right; below it, it has partial credit at most."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One decoded chain, judged: what a reward sees."""
@@ -59,6 +63,11 @@ class Sample:
 
     Its last digits vary with the batch's shape, so it takes no part in comparisons.
     """
+
+    @property
+    def fully_right(self) -> bool:
+        """Right, and not only in part."""
+        return self.correct >= FULLY_RIGHT
 
 
 Written = tuple[list[int], str, bool]

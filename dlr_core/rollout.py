@@ -235,7 +235,7 @@ def repeats(texts: list[str], group: int) -> Tensor:
 
 def correctness(samples: list[Sample]) -> Tensor:
     """float (N,): 1.0 where the answer is right *and* keeps the format."""
-    return torch.tensor([float(s.correct >= 0.99) * s.format for s in samples])
+    return torch.tensor([float(s.fully_right) * s.format for s in samples])
 
 
 def distinct_answers(samples: list[Sample], group: int) -> float:

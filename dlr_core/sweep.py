@@ -13,6 +13,7 @@ from dlr_core.aggregate import bootstrap_runs
 from dlr_core.assignments import merge, parse_assignment
 from dlr_core.errors import ConfigError, RunFolderError
 from dlr_core.host import explain
+from dlr_core.records import FULLY_RIGHT
 
 MOST_RUNS = 10_000
 
@@ -133,7 +134,9 @@ def summarise(row: Row, manifest: Mapping[str, Any], table: Mapping[str, Any]) -
         "digest_kept": table["digest"]["before"] == table["digest"]["after"],
         "accuracy": {name: shown["accuracy"] for name, shown in table["rows"].items()},
         "format": table["rows"]["trained"]["format"],
-        "right": {name: "".join(str(int(x >= 0.99)) for x in bits) for name, bits in table["per_question"].items()},
+        "right": {
+            name: "".join(str(int(x >= FULLY_RIGHT)) for x in bits) for name, bits in table["per_question"].items()
+        },
     }
 
 
