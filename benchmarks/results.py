@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import accumulation
 from dlr_cli.sweeping import as_markdown
 from sheet import difference
 
@@ -35,20 +36,17 @@ SWEEPS = {
     "filter_search": "The filter beside the search, test questions",
 }
 """Sweep files and what their tables are called."""
-CURRICULUM = ("run", "--curriculum", "benchmarks/curriculum.toml", "--minutes", "2", "--set", "clock=cpu", "--set",
-              "eval.questions=100", "--out", "runs/curriculum")  # fmt: skip
 ROWS = ("plain", "anchor", "best_prompt", "random", "mean", "shuffled", "trained")
 
 
 def train(part: str) -> None:
-    """One part of all runs; the last part also learns the curriculum."""
+    """One part of all runs; the last parts also learn the curriculum, a seed each."""
     number, count = parse_part(part)
     dlr = Path(sys.executable).with_name("dlr")
     for name in SWEEPS:
         plan, out = f"benchmarks/{name}.toml", str(RUNS / name)
         subprocess.run([dlr, "sweep", plan, "--out", out, "--part", part], check=True)
-    if number == count:
-        subprocess.run([dlr, *CURRICULUM], check=True)
+    accumulation.train(dlr, number, count)
 
 
 def collect() -> None:
@@ -61,9 +59,12 @@ def collect() -> None:
         planned = [(row.variant, row.seed) for row in expand(read_toml(HERE / f"{name}.toml"))]
         if rows:
             write(KEPT / f"{name}.json", [rows[key] for key in planned if key in rows])
-    grown = read(RUNS / "curriculum" / "accumulation.json")
+    grown = {each["seed"]: each for each in read(KEPT / "curriculum.json") or []}
+    for seed in accumulation.SEEDS:
+        if found := read(RUNS / f"curriculum-{seed}" / accumulation.RESULT):
+            grown[seed] = {"seed": seed, **found}
     if grown:
-        write(KEPT / "curriculum.json", grown)
+        write(KEPT / "curriculum.json", [grown[seed] for seed in sorted(grown)])
 
 
 def read(path: Path) -> Any:
@@ -116,22 +117,6 @@ def filter_table(rows: list[dict[str, Any]]) -> str:
     return as_markdown(compare(rows)) + "\n\nFor the same decodes:\n\n" + as_markdown(compare(selected))
 
 
-def curriculum_section(grown: dict[str, Any]) -> str:
-    """The matrices task × stage and the remarks below them."""
-    parts = []
-    for learner in grown["learners"]:
-        parts.append(f"**{learner['name']}**, right % on each task (n = {', '.join(map(str, grown['n']))}):\n")
-        parts.append("| | " + " | ".join(grown["tasks"]) + " |\n" + "|---" * (1 + len(grown["tasks"])) + "|")
-        for task, row in zip(grown["tasks"], learner["matrix"], strict=True):
-            cells = ["" if value is None else f"{100 * value:.0f}" for value in row]
-            parts.append(f"| after {task} | " + " | ".join(cells) + " |")
-        if "library" in learner["name"]:
-            for name, key in (("the task's own skill", "oracle"), ("plain prompt", "plain"), ("anchor only", "anchor")):
-                parts.append(f"| {name} | " + " | ".join(f"{100 * value:.0f}" for value in grown[key]) + " |")
-        parts.append("")
-    return "\n".join([*parts, *(f"- {line}" for line in grown["remarks"])])
-
-
 TABLES = {"tasks": tasks_table, "horizons": tasks_table, "filter": filter_table, "filter_search": filter_table}
 """Sweeps that are more than variants compared with the first."""
 
@@ -148,11 +133,8 @@ def render() -> str:
         if rows := read(KEPT / f"{name}.json"):
             table = TABLES.get(name, lambda rows: as_markdown(compare(rows)))
             sections.append(section(title, name, table(rows)))
-    grown = read(KEPT / "curriculum.json")
-    if grown:
-        sections.append(
-            "## Tasks one after another\n\n`dlr " + " ".join(CURRICULUM) + "`\n\n" + curriculum_section(grown)
-        )
+    if grown := read(KEPT / "curriculum.json"):
+        sections.append(accumulation.section(grown))
     return "\n\n".join(sections or ["No sweep has been run to its end yet."]) + "\n"
 
 

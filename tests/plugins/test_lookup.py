@@ -221,7 +221,8 @@ def test_a_run_takes_its_options_and_counts_what_was_saved(host, tiny_model):
     config = resolve(settings, host)
     assert config.decoder.options == {
         "model": str(tiny_model), "device": "auto", "dtype": "auto", "draft": 4, "ngram": 3, "weights": "full",
-        "device_map": "none", "max_memory": {}, "offload_folder": "", "packed": True, "scored_at_once": 0,
+        "device_map": "none", "max_memory": {}, "offload_folder": "", "packed": True, "products": "float32",
+        "scored_at_once": 0,
     }  # fmt: skip
     trainer = build_trainer(config, host)
     assert trainer.env.engine.decoder.draft == 4

@@ -9,6 +9,8 @@ from dlr_plugins.decoders.hf import HFDecoder
 from dlr_plugins.decoders.packed_linear import PackedLinear, Together, pack, reading_alike
 from torch import nn
 
+from dlr_core.errors import ConfigError
+
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
 
@@ -22,6 +24,56 @@ def small(monkeypatch):
 def stack(bias=True):
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(24, 40, bias), nn.SiLU(), nn.Linear(40, 16, bias)).requires_grad_(False)
+
+
+def through(model, rows, weights):
+    """What comes out, and the gradient of a weighted sum of it."""
+    leaf = rows.clone().requires_grad_()
+    out = model(leaf)
+    (out * weights).sum().backward()
+    return out.detach(), leaf.grad
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_bfloat16_products_round_forward_and_back_and_give_float32(small, bias):
+    rows, weights = torch.randn(70, 24), torch.randn(70, 16)
+    exact = through(stack(bias), rows, weights)
+    model = stack(bias)
+    packed = pack(model, products="bfloat16")
+    assert [one.copies[0].dtype for one in packed] == [torch.bfloat16] * 2
+    assert [len(one.copies) for one in packed] == [1, 1]
+    for found, true in zip(through(model, rows, weights), exact, strict=True):
+        assert found.dtype == torch.float32
+        off = (found - true).abs().max() / true.abs().max()
+        assert 1e-4 < off < 2e-2
+    assert [len(one.copies) for one in packed] == [2, 2]
+
+
+def test_the_head_is_not_rounded(small):
+    model = stack()
+    pack(model, products="bfloat16", head=model[2])
+    inner, other = torch.randn(5, 40), stack()
+    torch.testing.assert_close(model[2](inner), other[2](inner), atol=1e-6, rtol=1e-6)
+    assert not torch.allclose(model[0](inner[:, :24]), other[0](inner[:, :24]), atol=1e-4)
+
+
+def test_a_model_with_bfloat16_products_is_the_same_model_and_shares_prompts(small, tiny_model, tiny_decoder):
+    rounded = HFDecoder(HFDecoder.Options(model=str(tiny_model), products="bfloat16"))
+    assert rounded.shares_prompts
+    assert rounded.fingerprint() == tiny_decoder.fingerprint()
+    ids_NL, mask_NL = tiny_decoder.encode_targets(["12", "because"])
+    found = []
+    for decoder in (rounded, tiny_decoder):
+        cache = decoder.prefill(QUESTIONS[:2], [], decoder.encode("?"), 0)
+        found.append(decoder.log_prob(cache, ids_NL, mask_NL))
+    assert not torch.equal(*found)
+    torch.testing.assert_close(*found, atol=0.1, rtol=0.01)
+
+
+@pytest.mark.parametrize("settings", [{"packed": False}, {"dtype": "bfloat16"}, {"weights": "int8"}])
+def test_bfloat16_products_of_what_is_not_packed_are_refused(settings, tiny_model):
+    with pytest.raises(ConfigError, match=r"decoder\.products=bfloat16"):
+        HFDecoder(HFDecoder.Options(model=str(tiny_model), products="bfloat16", **settings))
 
 
 @pytest.mark.parametrize("shape", [(5, 24), (1, 70, 24), (2, 3, 24), (0, 24), (300, 24)])

@@ -25,7 +25,7 @@ from dlr_plugins.decoders.first_layer import Captured, FirstLayer
 from dlr_plugins.decoders.flops import token_flops
 from dlr_plugins.decoders.loading import load
 from dlr_plugins.decoders.outline import Outline
-from dlr_plugins.decoders.packed_linear import pack
+from dlr_plugins.decoders.packed_linear import Products, check_products, pack
 from dlr_plugins.decoders.prompt_limits import check_room, positions_of, usable
 from dlr_plugins.decoders.quantised import Weights, check_weights, quantise
 from dlr_plugins.decoders.replaceable import replace_attention
@@ -59,6 +59,10 @@ class HFDecoder(PromptText):
         packed: bool = Field(
             True, description="On a CPU: multiply from a second copy of the weights, in oneDNN's order; false saves it."
         )
+        products: Products = Field(
+            "float32",
+            description="What the packed copies are in: bfloat16 is far faster on a CPU with AMX, and rounds.",
+        )
         scored_at_once: int = Field(
             0,
             ge=0,
@@ -90,10 +94,14 @@ class HFDecoder(PromptText):
             self.hidden_size: int = config.hidden_size
             self.positions = positions_of(config)
             self.body = self.model.base_model
-            self.packed = pack(self.model, self._one_token) if options.packed else []
+            check_products(
+                options.products, packed=options.packed, weights=options.weights, device=self.device, dtype=self.dtype
+            )
             self.end_ids = self._end_ids()
             self.kv_sizes, self._template, probe = self._probe()
             self.shares_prompts = self._can_share(probe, options.scored_at_once)
+            head = self.model.get_output_embeddings()
+            self.packed = pack(self.model, self._one_token, options.products, head) if options.packed else []
 
     @classmethod
     def outline(cls, options: Options) -> Outline:

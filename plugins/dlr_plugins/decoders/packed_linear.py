@@ -5,20 +5,27 @@ the few dozen rows of a batch of chains that is a good part of the work. Frozen 
 order once. Layers that read the same input (queries, keys and values; gate and up) are one product: small ones leave
 threads waiting for each other. The layers keep their own weights: gradients flow back through them, and the digest is
 theirs.
+
+The copies may be in bfloat16, and what they multiply is rounded to it then; sums are float32, as is all that is not a
+product. CPUs with AMX multiply ten times as fast so, and read half as much. The output head stays float32: what it
+gives are the logits, of which bfloat16 has no more than eight bits.
 """
 
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
+from typing import Literal
 
 import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from dlr_core.errors import ConfigError
 from dlr_plugins.decoders.frozen_product import frozen_product
 
+Products = Literal["float32", "bfloat16"]
 LEAST_BYTES = 64 << 20
 """Weights of all layers below which nothing is gained: they stay in the processor's cache."""
 MOST_OF_MEMORY = 0.1
@@ -35,7 +42,27 @@ def worth_packing(size: int, device: torch.device, dtype: torch.dtype, memory: i
     return plain and LEAST_BYTES <= size <= MOST_OF_MEMORY * memory
 
 
-def pack(model: nn.Module, trial: Callable[[], object] | None = None) -> list["PackedLinear"]:
+def check_products(products: Products, *, packed: bool, weights: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse bfloat16 products of what is never packed, before anything is.
+
+    Raises:
+        ConfigError: no copies are wanted, weights are kept as codes, or the model is not in float32 on a CPU.
+    """
+    if products == "float32" or (packed and weights == "full" and device.type == "cpu" and dtype == torch.float32):
+        return
+    kind = f"{weights} weights in {str(dtype).removeprefix('torch.')} on {device.type}"
+    raise ConfigError(
+        f"decoder.products={products}: only packed copies of full float32 weights on a CPU multiply so; got "
+        f"decoder.packed={str(packed).lower()}, {kind}"
+    )
+
+
+def pack(
+    model: nn.Module,
+    trial: Callable[[], object] | None = None,
+    products: Products = "float32",
+    head: nn.Module | None = None,
+) -> list["PackedLinear"]:
     """Let every linear layer of a frozen model multiply from a packed copy, where that can be and is worth it.
 
     That is float32 on a CPU, if PyTorch was built with oneDNN. Nothing that varies from run to run decides: equal runs
@@ -44,6 +71,8 @@ def pack(model: nn.Module, trial: Callable[[], object] | None = None) -> list["P
     Args:
         model: loaded.
         trial: a pass of the model, to see which layers read the same input; without it each is multiplied alone.
+        products: what the copies are in.
+        head: a layer whose copy is float32 in any case.
     """
     layers = {name: layer for name, layer in model.named_modules() if type(layer) is nn.Linear}
     size = sum(layer.weight.nbytes for layer in layers.values())
@@ -55,7 +84,7 @@ def pack(model: nn.Module, trial: Callable[[], object] | None = None) -> list["P
     groups = [[layer] for layer in layers.values()] if trial is None else reading_alike(layers, trial)
     packed = []
     for group in groups:
-        together = Together(group)
+        together = Together(group, torch.float32 if head in group else getattr(torch, products))
         packed += [PackedLinear(layer, together, number) for number, layer in enumerate(group)]
     for one in packed:
         one.use(True)
@@ -98,11 +127,12 @@ class Together:
     is held in between is a thread's own, and is gone when the last has taken its part.
     """
 
-    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+    def __init__(self, layers: Sequence[nn.Linear], dtype: torch.dtype = torch.float32) -> None:
+        self.dtype = dtype
         self.sizes = [layer.out_features for layer in layers]
         weights, biases = [layer.weight.detach() for layer in layers], [layer.bias for layer in layers]
         whole_OI = weights[0] if len(layers) == 1 else torch.cat(weights)
-        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(whole_OI, ROWS)
+        self.packed = in_order(whole_OI, dtype)
         self.bias_O: Tensor | None = None
         if any(bias is not None for bias in biases):
             own = [weight.new_zeros(len(weight)) if bias is None else bias.detach()
@@ -154,12 +184,32 @@ class PackedLinear:
         return self.together.product(rows_xI, self.number)
 
     def back(self, grad_xO: Tensor) -> Tensor:
-        """The gradient in x, from the layer's own weights."""
-        return product(grad_xO, self.layer.weight.detach().t())
+        """The gradient in x: from the layer's own weights, or from a copy of them if products are not float32."""
+        exact = self.together.dtype == torch.float32
+        return product(grad_xO, self.layer.weight.detach().t() if exact else self.turned)
+
+    @property
+    def copies(self) -> list[Tensor]:
+        """What is held beside the layer's own weights; layers that are one product hold the first of them together."""
+        return [self.together.packed, *([self.turned] if "turned" in vars(self) else [])]
+
+    @cached_property
+    def turned(self) -> Tensor:
+        """The packed copy for the way back, made when something first goes that way."""
+        return in_order(self.layer.weight.detach().t(), self.together.dtype)
+
+
+def in_order(weight_OI: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy in oneDNN's order."""
+    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight_OI.to(dtype).contiguous(), ROWS)
+    return found
 
 
 def product(rows_xI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """oneDNN's xWᵀ + b; the weights packed, or as they are (transposed ones too)."""
+    """oneDNN's xWᵀ + b in the weights' dtype, given back in the rows'; the weights packed, or as they are."""
+    if rows_xI.dtype != weight_OI.dtype:
+        found_xO = product(rows_xI.to(weight_OI.dtype), weight_OI).to(rows_xI.dtype)
+        return found_xO if bias_O is None else found_xO.add_(bias_O)
     count = rows_xI.numel() // rows_xI.shape[-1]
     found: Tensor
     if not (more := rounded(count) - count):
