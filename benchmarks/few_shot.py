@@ -4,7 +4,7 @@
 
 Examples are training questions with their gold answers, as earlier turns of the chat; each seed draws others. It is a
 control that has seen gold, which no run has, and it costs the tokens of its examples at every question. Answered
-greedily on the test questions of the three tasks of tasks.toml. Sums are told apart by kind; *commonest reply* is how
+greedily on the test questions of the tasks of tasks.toml. Sums are told apart by kind; *commonest reply* is how
 often the model says the one thing that it says most. Intervals draw seeds, then questions. Prints Markdown.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from kinds import KINDS, TERMS, shares
 from numpy.typing import NDArray
 from sheet import Sheet
-from three_tasks import engines
+from table_tasks import engines
 
 from dlr_core.aggregate import bootstrap_runs
 from dlr_core.evaluate import Evaluator

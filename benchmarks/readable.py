@@ -6,10 +6,11 @@
 A chain carries of its question what the assistant reads off the frozen model's states. Here the default's assistant
 is given an easy way to say what that is: its one latent has a number for every class, learned by cross-entropy from
 gold, with the default's rate and momenta. So much can be told at least; more questions are more updates as well, as
-every one is seen in each of 12 epochs, of which validation questions choose one. Properties of the three tasks of
-tasks.toml: the letter count, the syllogism's verdict, and of a sum the operation, whether it is below zero, its first
-and its last digit. Beside each stands what the commonest class of its training questions makes. ``--sizes`` are
-training questions (a run of ten minutes remembers some 700). Intervals draw seeds, then questions. Prints Markdown.
+every one is seen in each of 12 epochs, of which validation questions choose one. Properties of the tasks of
+tasks.toml: the counts of letters and of relatives, the syllogism's verdict, and of a sum the operation, whether it is
+below zero, its first and its last digit. Beside each stands what the commonest class of its training questions makes.
+``--sizes`` are training questions (a run of ten minutes remembers some 700). Intervals draw seeds, then questions.
+Prints Markdown.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import torch
 from dlr_plugins.assistants.small_gpt import SmallGPT
 from numpy.typing import NDArray
 from sheet import Sheet, difference
-from three_tasks import engines
+from table_tasks import engines
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
@@ -36,6 +37,7 @@ Scores = NDArray[np.float64]
 Property = Callable[[Item], str]
 PROPERTIES: Mapping[str, Mapping[str, Property]] = {
     "letter counting": {"count": lambda item: item.answer},
+    "counting relatives": {"count": lambda item: item.answer},
     "syllogisms": {"verdict": lambda item: item.answer},
     "two-term sums": {
         "operation": lambda item: "+" if " + " in item.question else "-",

@@ -7,8 +7,8 @@ threads waiting for each other. The layers keep their own weights: gradients flo
 theirs.
 
 The copies may be in bfloat16, and what they multiply is rounded to it then; sums are float32, as is all that is not a
-product. CPUs with AMX multiply ten times as fast so, and read half as much. The output head stays float32: what it
-gives are the logits, of which bfloat16 has no more than eight bits.
+product. CPUs with AMX multiply ten times as fast so, and read half as much. What the output head gives stays float32:
+that are the logits, of which bfloat16 has no more than eight bits.
 """
 
 import threading
@@ -72,7 +72,7 @@ def pack(
         model: loaded.
         trial: a pass of the model, to see which layers read the same input; without it each is multiplied alone.
         products: what the copies are in.
-        head: a layer whose copy is float32 in any case.
+        head: a layer whose copy for the way forward is float32 in any case.
     """
     layers = {name: layer for name, layer in model.named_modules() if type(layer) is nn.Linear}
     size = sum(layer.weight.nbytes for layer in layers.values())
@@ -84,8 +84,9 @@ def pack(
     groups = [[layer] for layer in layers.values()] if trial is None else reading_alike(layers, trial)
     packed = []
     for group in groups:
-        together = Together(group, torch.float32 if head in group else getattr(torch, products))
-        packed += [PackedLinear(layer, together, number) for number, layer in enumerate(group)]
+        dtype = getattr(torch, products)
+        together = Together(group, torch.float32 if head in group else dtype)
+        packed += [PackedLinear(layer, together, number, dtype) for number, layer in enumerate(group)]
     for one in packed:
         one.use(True)
     return packed
@@ -163,10 +164,10 @@ class _Held(threading.local):
 
 
 class PackedLinear:
-    """Stands in for the forward pass of one layer."""
+    """Stands in for the forward pass of one layer; ``dtype`` is that of products on the way back."""
 
-    def __init__(self, layer: nn.Linear, together: Together, number: int) -> None:
-        self.layer, self.together, self.number = layer, together, number
+    def __init__(self, layer: nn.Linear, together: Together, number: int, dtype: torch.dtype = torch.float32) -> None:
+        self.layer, self.together, self.number, self.dtype = layer, together, number, dtype
 
     def use(self, on: bool) -> None:
         """Let the layer multiply this way, or its own again."""
@@ -185,8 +186,7 @@ class PackedLinear:
 
     def back(self, grad_xO: Tensor) -> Tensor:
         """The gradient in x: from the layer's own weights, or from a copy of them if products are not float32."""
-        exact = self.together.dtype == torch.float32
-        return product(grad_xO, self.layer.weight.detach().t() if exact else self.turned)
+        return product(grad_xO, self.layer.weight.detach().t() if self.dtype == torch.float32 else self.turned)
 
     @property
     def copies(self) -> list[Tensor]:
@@ -196,7 +196,7 @@ class PackedLinear:
     @cached_property
     def turned(self) -> Tensor:
         """The packed copy for the way back, made when something first goes that way."""
-        return in_order(self.layer.weight.detach().t(), self.together.dtype)
+        return in_order(self.layer.weight.detach().t(), self.dtype)
 
 
 def in_order(weight_OI: Tensor, dtype: torch.dtype) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlr_plugins.decoders.packed_linear import PackedLinear, product
+from dlr_plugins.decoders.packed_linear import PackedLinear
 
 SLICE = 128
 """Positions whose logits exist at the same time."""
@@ -42,8 +42,8 @@ class _TokenLogProb(torch.autograd.Function):
                 chance_SV = logits_SV.sub_(total_S1).exp_()
                 chance_SV.scatter_add_(1, ids_S1, -torch.ones_like(total_S1))
                 chance_SV = chance_SV.to(weight_VH.dtype)
-                packed = isinstance(head.forward, PackedLinear)
-                slope_MH[part] = product(chance_SV, weight_VH.t()) if packed else chance_SV @ weight_VH
+                packed = head.forward if isinstance(head.forward, PackedLinear) else None
+                slope_MH[part] = chance_SV @ weight_VH if packed is None else packed.back(chance_SV)
         if slope_MH is not None:
             ctx.save_for_backward(slope_MH.div_(-temperature))
         return found_M
