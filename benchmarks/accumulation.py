@@ -60,7 +60,7 @@ def section(kept: list[dict[str, Any]]) -> str:
     lines += [seed_line(each["seed"], each) for each in kept]
     for place, learner in enumerate(kept[0]["learners"]):
         seeds = ", ".join(str(each["seed"]) for each in kept)
-        lines += ["", f"**{learner['name']}**, right % on each task (n = {numbers}; mean of seeds {seeds}):", ""]
+        lines += ["", f"**{learner['name']}**, right % on each task (n = {numbers}; mean over seeds: {seeds}):", ""]
         lines += ["| | " + " | ".join(tasks) + " |", "|---" * (1 + len(tasks)) + "|"]
         for stage, task in enumerate(tasks):
             cells = averaged([each["learners"][place]["matrix"][stage] for each in kept])
