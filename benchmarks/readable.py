@@ -37,7 +37,7 @@ Scores = NDArray[np.float64]
 Property = Callable[[Item], str]
 PROPERTIES: Mapping[str, Mapping[str, Property]] = {
     "letter counting": {"count": lambda item: item.answer},
-    "counting relatives": {"count": lambda item: item.answer},
+    "counting relatives, ten minutes": {"count": lambda item: item.answer},
     "syllogisms": {"verdict": lambda item: item.answer},
     "two-term sums": {
         "operation": lambda item: "+" if " + " in item.question else "-",
