@@ -6,12 +6,15 @@ import pytest
 import torch
 from dlr_plugins.decoders import packed_linear
 from dlr_plugins.decoders.hf import HFDecoder
-from dlr_plugins.decoders.packed_linear import PackedLinear, Together, pack, reading_alike
+from dlr_plugins.decoders.packed_linear import PackedLinear, Together, check_products, pack, reading_alike
 from torch import nn
 
 from dlr_core.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
+rounds = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16 products"
+)
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
 
 
@@ -34,6 +37,7 @@ def through(model, rows, weights):
     return out.detach(), leaf.grad
 
 
+@rounds
 @pytest.mark.parametrize("bias", [False, True])
 def test_bfloat16_products_round_forward_and_back_and_give_float32(small, bias):
     rows, weights = torch.randn(70, 24), torch.randn(70, 16)
@@ -49,6 +53,7 @@ def test_bfloat16_products_round_forward_and_back_and_give_float32(small, bias):
     assert [len(one.copies) for one in packed] == [2, 2]
 
 
+@rounds
 def test_what_the_head_gives_is_not_rounded_and_its_gradient_is(small):
     model, rows, weights = stack(), torch.randn(70, 40), torch.randn(70, 16)
     pack(model, products="bfloat16", head=model[2])
@@ -58,6 +63,7 @@ def test_what_the_head_gives_is_not_rounded_and_its_gradient_is(small):
     assert not torch.allclose(model[0](rows[:, :24]), stack()[0](rows[:, :24]), atol=1e-4)
 
 
+@rounds
 def test_a_model_with_bfloat16_products_is_the_same_model_and_shares_prompts(small, tiny_model, tiny_decoder):
     rounded = HFDecoder(HFDecoder.Options(model=str(tiny_model), products="bfloat16"))
     assert rounded.shares_prompts
@@ -75,6 +81,22 @@ def test_a_model_with_bfloat16_products_is_the_same_model_and_shares_prompts(sma
 def test_bfloat16_products_of_what_is_not_packed_are_refused(settings, tiny_model):
     with pytest.raises(ConfigError, match=r"decoder\.products=bfloat16"):
         HFDecoder(HFDecoder.Options(model=str(tiny_model), products="bfloat16", **settings))
+
+
+@pytest.mark.parametrize(("amx", "said"), [(True, 0), (False, 1)])
+def test_where_bfloat16_products_are_slow_a_run_is_told_and_where_there_are_none_refused(
+    amx, said, monkeypatch, caplog
+):
+    def check():
+        check_products("bfloat16", packed=True, weights="full", device=torch.device("cpu"), dtype=torch.float32)
+
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    check()
+    assert sum("no AMX" in line for line in caplog.messages) == said
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    with pytest.raises(ConfigError, match="has no such products"):
+        check()
 
 
 @pytest.mark.parametrize("shape", [(5, 24), (1, 70, 24), (2, 3, 24), (0, 24), (300, 24)])

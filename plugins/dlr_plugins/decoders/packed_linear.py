@@ -11,6 +11,7 @@ product. CPUs with AMX multiply ten times as fast so, and read half as much. Wha
 that are the logits, of which bfloat16 has no more than eight bits.
 """
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from torch.nn.functional import pad
 from dlr_core.errors import ConfigError
 from dlr_plugins.decoders.frozen_product import frozen_product
 
+_log = logging.getLogger(__name__)
 Products = Literal["float32", "bfloat16"]
 LEAST_BYTES = 64 << 20
 """Weights of all layers below which nothing is gained: they stay in the processor's cache."""
@@ -43,18 +45,24 @@ def worth_packing(size: int, device: torch.device, dtype: torch.dtype, memory: i
 
 
 def check_products(products: Products, *, packed: bool, weights: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Refuse bfloat16 products of what is never packed, before anything is.
+    """Refuse bfloat16 products of what is never packed, and on a CPU that has none; say so where they are slow.
 
     Raises:
-        ConfigError: no copies are wanted, weights are kept as codes, or the model is not in float32 on a CPU.
+        ConfigError: no copies are wanted, weights are kept as codes, the model is not in float32 on a CPU, or oneDNN
+            does not multiply bfloat16 on this one.
     """
-    if products == "float32" or (packed and weights == "full" and device.type == "cpu" and dtype == torch.float32):
+    if products == "float32":
         return
-    kind = f"{weights} weights in {str(dtype).removeprefix('torch.')} on {device.type}"
-    raise ConfigError(
-        f"decoder.products={products}: only packed copies of full float32 weights on a CPU multiply so; got "
-        f"decoder.packed={str(packed).lower()}, {kind}"
-    )
+    if not (packed and weights == "full" and device.type == "cpu" and dtype == torch.float32):
+        kind = f"{weights} weights in {str(dtype).removeprefix('torch.')} on {device.type}"
+        raise ConfigError(
+            f"decoder.products={products}: only packed copies of full float32 weights on a CPU multiply so; got "
+            f"decoder.packed={str(packed).lower()}, {kind}"
+        )
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise ConfigError(f"decoder.products={products}: this CPU has no such products; leave decoder.products=float32")
+    if not torch.cpu._is_amx_tile_supported():
+        _log.warning("decoder.products=%s: this CPU has no AMX, so they are slower than float32", products)
 
 
 def pack(
