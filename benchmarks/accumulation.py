@@ -18,7 +18,7 @@ def command(seed: int) -> tuple[str, ...]:
 
 
 def train(dlr: Path, part: int, parts: int) -> None:
-    """The seeds of one part of all runs: one each of the last parts, which have no more sweep runs than the others."""
+    """The seeds of one part of all runs, counted from the last part back."""
     for seed in SEEDS:
         if (parts - seed - 1) % parts == part - 1:
             subprocess.run([dlr, *command(seed)], check=True)
@@ -60,7 +60,8 @@ def section(kept: list[dict[str, Any]]) -> str:
     lines += [seed_line(each["seed"], each) for each in kept]
     for place, learner in enumerate(kept[0]["learners"]):
         seeds = ", ".join(str(each["seed"]) for each in kept)
-        lines += ["", f"**{learner['name']}**, right % on each task (n = {numbers}; mean over seeds: {seeds}):", ""]
+        about = f"partial credit counted (n = {numbers}; mean over seeds: {seeds})"
+        lines += ["", f"**{learner['name']}**, accuracy on each task in %, {about}:", ""]
         lines += ["| | " + " | ".join(tasks) + " |", "|---" * (1 + len(tasks)) + "|"]
         for stage, task in enumerate(tasks):
             cells = averaged([each["learners"][place]["matrix"][stage] for each in kept])

@@ -9,9 +9,9 @@ and decodes them; ``generate`` is given the same token ids, the anchor's include
 greedily, on the same threads. ``generate`` runs on the model as Transformers loads it, and once more a turn on the
 environment's, whose linear layers multiply from packed copies of their weights: the second ratio is what sharing
 prompts gains alone. The end token is taken from all, so that every completion has exactly as many tokens as the limit
-says. With ``--products bfloat16`` the packed copies are in bfloat16, and a ``generate`` that has them is about as fast
-as one of a bfloat16 model. The chains are all zeros, which by contract reads as the plain prompt with its anchor: so
-the completions must be the same ids, and rows that differ (near-ties) are counted.
+says. The chains are all zeros, which by contract reads as the plain prompt with its anchor: so the completions must be
+the same ids, and rows that differ (near-ties) are counted. With ``--products bfloat16`` the packed copies are in
+bfloat16 and ``generate``'s first column is not, so more rows differ.
 """
 
 import argparse

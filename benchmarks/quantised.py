@@ -115,28 +115,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument(
-        "--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND", help="full and others"
-    )
     parser.add_argument("--main-model", default="smollm2-135m")
     parser.add_argument("--out", type=Path, default=HERE / "quantised.json")
     args = parser.parse_args(arguments)
-    engines = {kind: engine_of(KINDS[kind], args.main_model) for kind in args.kinds}
-    benches = {weights: Bench(engine.decoder, engine.space, 48, 4, 8, 8) for weights, engine in engines.items()}
+    engines = {kind: engine_of(settings, args.main_model) for kind, settings in KINDS.items()}
+    benches = {kind: Bench(engine.decoder, engine.space, 48, 4, 8, 8) for kind, engine in engines.items()}
     cells: dict[str, dict[str, Any]] = {}
-    for weights, engine in engines.items():
-        decoder = engine.decoder
-        benches[weights].score()
-        cells[weights] = {"held_mb": held(decoder) / MB, "pass_mb": peak_of(benches[weights].score) / MB}
+    for kind, engine in engines.items():
+        benches[kind].score()
+        cells[kind] = {"held_mb": held(engine.decoder) / MB, "pass_mb": peak_of(benches[kind].score) / MB}
     for work in ("decode", "score"):
         spent = alternate([timed(getattr(bench, work)) for bench in benches.values()], args.turns)
-        for weights, seconds in zip(args.kinds, spent, strict=True):
-            cells[weights][work] = seconds
-    told = {weights: answers(engine, args.questions) for weights, engine in engines.items()}
-    for weights, rows in told.items():
-        cells[weights]["accuracy"] = {row: float(found.correct_N.mean()) for row, found in rows.items()}
-        cells[weights]["ci"] = {row: bootstrap_mean(found.correct_N) for row, found in rows.items()}
-        cells[weights]["same"] = {
+        for kind, seconds in zip(KINDS, spent, strict=True):
+            cells[kind][work] = seconds
+    told = {kind: answers(engine, args.questions) for kind, engine in engines.items()}
+    for kind, rows in told.items():
+        cells[kind]["accuracy"] = {row: float(found.correct_N.mean()) for row, found in rows.items()}
+        cells[kind]["ci"] = {row: bootstrap_mean(found.correct_N) for row, found in rows.items()}
+        cells[kind]["same"] = {
             row: float(np.mean([texts(found)[n] == text for n, text in enumerate(texts(told["full"][row]))]))
             for row, found in rows.items()
         }

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 KEPT = HERE / "results"
 RUNS = Path("runs")
 SWEEPS = {
-    "tasks": "Tasks of different kind, test questions",
+    "tasks": "Tasks of different kinds, test questions",
     "shape": "What a chain is made of, validation questions",
     "horizons": "Longer chains, longer problems, test questions",
     "ablations": "One factor at a time, validation questions: its parts",

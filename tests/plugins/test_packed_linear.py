@@ -1,20 +1,19 @@
 """Frozen weights in oneDNN's order: the same model, faster."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 from dlr_plugins.decoders import packed_linear
 from dlr_plugins.decoders.hf import HFDecoder
-from dlr_plugins.decoders.packed_linear import PackedLinear, Together, check_products, pack, reading_alike
+from dlr_plugins.decoders.packed_linear import PackedLinear, Together, pack, products_here, reading_alike
 from torch import nn
 
 from dlr_core.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
-rounds = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16 products"
-)
+rounds = pytest.mark.skipif(not packed_linear._multiplies_bfloat16(), reason="this CPU has no bfloat16 products")
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
 
 
@@ -68,35 +67,51 @@ def test_a_model_with_bfloat16_products_is_the_same_model_and_shares_prompts(sma
     rounded = HFDecoder(HFDecoder.Options(model=str(tiny_model), products="bfloat16"))
     assert rounded.shares_prompts
     assert rounded.fingerprint() == tiny_decoder.fingerprint()
+    assert any(len(one.together.sizes) == 3 for one in rounded.packed)  # queries, keys and values
     ids_NL, mask_NL = tiny_decoder.encode_targets(["12", "because"])
-    found = []
+    found, slopes = [], []
     for decoder in (rounded, tiny_decoder):
         cache = decoder.prefill(QUESTIONS[:2], [], decoder.encode("?"), 0)
-        found.append(decoder.log_prob(cache, ids_NL, mask_NL))
+        pending = cache.pending_NPH.clone().requires_grad_()
+        found.append(decoder.log_prob(replace(cache, pending_NPH=pending), ids_NL, mask_NL))
+        found[-1].sum().backward()
+        slopes.append(pending.grad)
     assert not torch.equal(*found)
     torch.testing.assert_close(*found, atol=0.1, rtol=0.01)
+    assert 1e-4 < (slopes[0] - slopes[1]).abs().max() / slopes[1].abs().max() < 0.1
 
 
-@pytest.mark.parametrize("settings", [{"packed": False}, {"dtype": "bfloat16"}, {"weights": "int8"}])
-def test_bfloat16_products_of_what_is_not_packed_are_refused(settings, tiny_model):
-    with pytest.raises(ConfigError, match=r"decoder\.products=bfloat16"):
-        HFDecoder(HFDecoder.Options(model=str(tiny_model), products="bfloat16", **settings))
+@pytest.mark.parametrize("settings", [{"packed": False}, {"weights": "int8"}])
+def test_bfloat16_products_of_what_is_not_to_be_packed_are_refused(settings, tiny_model):
+    options = HFDecoder.Options(model=str(tiny_model), products="bfloat16", **settings)
+    for made in (HFDecoder, HFDecoder.outline):
+        with pytest.raises(ConfigError, match=r"decoder\.products=bfloat16"):
+            made(options)
 
 
-@pytest.mark.parametrize(("amx", "said"), [(True, 0), (False, 1)])
-def test_where_bfloat16_products_are_slow_a_run_is_told_and_where_there_are_none_refused(
-    amx, said, monkeypatch, caplog
+@pytest.mark.parametrize(
+    ("amx", "able", "dtype", "used", "said"),
+    [
+        (True, True, torch.float32, "bfloat16", []),
+        (False, True, torch.float32, "bfloat16", ["no AMX"]),
+        (False, False, torch.float32, "float32", ["left out: this CPU"]),
+        (True, True, torch.bfloat16, "float32", ["left out: the model is in bfloat16 on cpu"]),
+    ],
+)
+def test_bfloat16_products_are_used_where_there_are_some_and_else_left_out_aloud(
+    amx, able, dtype, used, said, monkeypatch, caplog
 ):
-    def check():
-        check_products("bfloat16", packed=True, weights="full", device=torch.device("cpu"), dtype=torch.float32)
-
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
-    check()
-    assert sum("no AMX" in line for line in caplog.messages) == said
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    with pytest.raises(ConfigError, match="has no such products"):
-        check()
+    monkeypatch.setattr(packed_linear, "_multiplies_bfloat16", lambda: able)
+    assert products_here("bfloat16", torch.device("cpu"), dtype) == used
+    assert all(part in line for part, line in zip(said, caplog.messages, strict=True))
+    assert products_here("float32", torch.device("cpu"), dtype) == "float32"
+    assert len(caplog.messages) == len(said)
+
+
+def test_a_model_that_is_not_packed_says_that_its_products_are_not_bfloat16(tiny_model, caplog):
+    assert HFDecoder(HFDecoder.Options(model=str(tiny_model), products="bfloat16")).packed == []
+    assert "not packed here" in caplog.text or "this CPU has no such products" in caplog.text
 
 
 @pytest.mark.parametrize("shape", [(5, 24), (1, 70, 24), (2, 3, 24), (0, 24), (300, 24)])

@@ -25,7 +25,7 @@ from dlr_plugins.decoders.first_layer import Captured, FirstLayer
 from dlr_plugins.decoders.flops import token_flops
 from dlr_plugins.decoders.loading import load
 from dlr_plugins.decoders.outline import Outline
-from dlr_plugins.decoders.packed_linear import Products, check_products, pack
+from dlr_plugins.decoders.packed_linear import Products, check_products, pack, products_here
 from dlr_plugins.decoders.prompt_limits import check_room, positions_of, usable
 from dlr_plugins.decoders.quantised import Weights, check_weights, quantise
 from dlr_plugins.decoders.replaceable import replace_attention
@@ -61,7 +61,8 @@ class HFDecoder(PromptText):
         )
         products: Products = Field(
             "float32",
-            description="What the packed copies are in: bfloat16 is far faster on a CPU with AMX, and rounds.",
+            description="What packed copies are in: bfloat16 is far faster on a CPU with AMX, and rounds; it is left "
+            "out where a CPU has no such products, and on a GPU.",
         )
         scored_at_once: int = Field(
             0,
@@ -79,6 +80,7 @@ class HFDecoder(PromptText):
 
     def __init__(self, options: Options) -> None:
         check_weights(options.weights, spread=options.device_map != "none")
+        check_products(options.products, packed=options.packed, weights=options.weights)
         placed = placement(options.device, options.device_map, options.max_memory, options.offload_folder)
         self.model, self.tokenizer = load(options.model, options.device, options.dtype, placed)
         self.usage = Usage()
@@ -94,18 +96,19 @@ class HFDecoder(PromptText):
             self.hidden_size: int = config.hidden_size
             self.positions = positions_of(config)
             self.body = self.model.base_model
-            check_products(
-                options.products, packed=options.packed, weights=options.weights, device=self.device, dtype=self.dtype
-            )
             self.end_ids = self._end_ids()
             self.kv_sizes, self._template, probe = self._probe()
             self.shares_prompts = self._can_share(probe, options.scored_at_once)
-            head = self.model.get_output_embeddings()
-            self.packed = pack(self.model, self._one_token, options.products, head) if options.packed else []
+            head, products = (
+                self.model.get_output_embeddings(),
+                products_here(options.products, self.device, self.dtype),
+            )
+            self.packed = pack(self.model, self._one_token, products, head) if options.packed else []
 
     @classmethod
     def outline(cls, options: Options) -> Outline:
-        """The model without its weights; ModelError if its files are not here."""
+        """The model without its weights; ModelError if its files are not here, ConfigError for settings at odds."""
+        check_products(options.products, packed=options.packed, weights=options.weights)
         spread = options.device_map != "none"
         return Outline(
             options.model, options.device, options.dtype, copies_prompts=cls.copies_prompts, spread=spread,

@@ -6,9 +6,9 @@ order once. Layers that read the same input (queries, keys and values; gate and 
 threads waiting for each other. The layers keep their own weights: gradients flow back through them, and the digest is
 theirs.
 
-The copies may be in bfloat16, and what they multiply is rounded to it then; sums are float32, as is all that is not a
-product. CPUs with AMX multiply ten times as fast so, and read half as much. What the output head gives stays float32:
-that are the logits, of which bfloat16 has no more than eight bits.
+The copies may be in bfloat16: what they multiply and what comes out is rounded to it then, and all that is no product
+stays float32. CPUs with AMX multiply ten times as fast so, and read half as much. The output head's own product stays
+float32: that are the logits, of which bfloat16 has no more than eight bits.
 """
 
 import logging
@@ -44,25 +44,40 @@ def worth_packing(size: int, device: torch.device, dtype: torch.dtype, memory: i
     return plain and LEAST_BYTES <= size <= MOST_OF_MEMORY * memory
 
 
-def check_products(products: Products, *, packed: bool, weights: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Refuse bfloat16 products of what is never packed, and on a CPU that has none; say so where they are slow.
+def check_products(products: Products, *, packed: bool, weights: str) -> None:
+    """Refuse settings that contradict each other, before a model is loaded.
 
     Raises:
-        ConfigError: no copies are wanted, weights are kept as codes, the model is not in float32 on a CPU, or oneDNN
-            does not multiply bfloat16 on this one.
+        ConfigError: bfloat16 products of copies that are not to be made.
+    """
+    if products != "float32" and not (packed and weights == "full"):
+        raise ConfigError(
+            f"decoder.products={products}: only packed copies of full weights multiply so; got "
+            f"decoder.packed={str(packed).lower()}, decoder.weights={weights}"
+        )
+
+
+def products_here(products: Products, device: torch.device, dtype: torch.dtype) -> Products:
+    """What is asked for, or float32 where there is nothing else: so a run can be opened on any machine.
+
+    What is left out, or is likely to be slow, is logged.
     """
     if products == "float32":
-        return
-    if not (packed and weights == "full" and device.type == "cpu" and dtype == torch.float32):
-        kind = f"{weights} weights in {str(dtype).removeprefix('torch.')} on {device.type}"
-        raise ConfigError(
-            f"decoder.products={products}: only packed copies of full float32 weights on a CPU multiply so; got "
-            f"decoder.packed={str(packed).lower()}, {kind}"
-        )
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        raise ConfigError(f"decoder.products={products}: this CPU has no such products; leave decoder.products=float32")
-    if not torch.cpu._is_amx_tile_supported():
-        _log.warning("decoder.products=%s: this CPU has no AMX, so they are slower than float32", products)
+        return products
+    if device.type != "cpu" or dtype != torch.float32:
+        reason = f"the model is in {str(dtype).removeprefix('torch.')} on {device.type}"
+    elif not _multiplies_bfloat16():
+        reason = "this CPU has no such products"
+    else:
+        if not torch.cpu._is_amx_tile_supported():
+            _log.warning("decoder.products=%s: this CPU has no AMX, so they are likely slower than float32", products)
+        return products
+    _log.warning("decoder.products=%s is left out: %s", products, reason)
+    return "float32"
+
+
+def _multiplies_bfloat16() -> bool:
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def pack(
@@ -88,6 +103,8 @@ def pack(
     memory = psutil.virtual_memory().total
     fitting = all(worth_packing(size, one.weight.device, one.weight.dtype, memory) for one in layers.values())
     if hooked or not fitting:
+        if products != "float32":
+            _log.warning("decoder.products=%s is left out: this model's weights are not packed here", products)
         return []
     groups = [[layer] for layer in layers.values()] if trial is None else reading_alike(layers, trial)
     packed = []
@@ -137,7 +154,6 @@ class Together:
     """
 
     def __init__(self, layers: Sequence[nn.Linear], dtype: torch.dtype = torch.float32) -> None:
-        self.dtype = dtype
         self.sizes = [layer.out_features for layer in layers]
         weights, biases = [layer.weight.detach() for layer in layers], [layer.bias for layer in layers]
         whole_OI = weights[0] if len(layers) == 1 else torch.cat(weights)
@@ -172,10 +188,12 @@ class _Held(threading.local):
 
 
 class PackedLinear:
-    """Stands in for the forward pass of one layer; ``dtype`` is that of products on the way back."""
+    """Stands in for the forward pass of one layer; ``back_dtype`` is that of products on the way back."""
 
-    def __init__(self, layer: nn.Linear, together: Together, number: int, dtype: torch.dtype = torch.float32) -> None:
-        self.layer, self.together, self.number, self.dtype = layer, together, number, dtype
+    def __init__(
+        self, layer: nn.Linear, together: Together, number: int, back_dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.layer, self.together, self.number, self.back_dtype = layer, together, number, back_dtype
 
     def use(self, on: bool) -> None:
         """Let the layer multiply this way, or its own again."""
@@ -194,7 +212,7 @@ class PackedLinear:
 
     def back(self, grad_xO: Tensor) -> Tensor:
         """The gradient in x: from the layer's own weights, or from a copy of them if products are not float32."""
-        return product(grad_xO, self.layer.weight.detach().t() if self.dtype == torch.float32 else self.turned)
+        return product(grad_xO, self.layer.weight.detach().t() if self.back_dtype == torch.float32 else self.turned)
 
     @property
     def copies(self) -> list[Tensor]:
@@ -204,7 +222,7 @@ class PackedLinear:
     @cached_property
     def turned(self) -> Tensor:
         """The packed copy for the way back, made when something first goes that way."""
-        return in_order(self.layer.weight.detach().t(), self.dtype)
+        return in_order(self.layer.weight.detach().t(), self.back_dtype)
 
 
 def in_order(weight_OI: Tensor, dtype: torch.dtype) -> Tensor:
@@ -214,7 +232,7 @@ def in_order(weight_OI: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def product(rows_xI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """oneDNN's xWᵀ + b in the weights' dtype, given back in the rows'; the weights packed, or as they are."""
+    """oneDNN's xWᵀ + b, rounded to the weights' dtype, given back in the rows'; the weights packed, or as they are."""
     if rows_xI.dtype != weight_OI.dtype:
         found_xO = product(rows_xI.to(weight_OI.dtype), weight_OI).to(rows_xI.dtype)
         return found_xO if bias_O is None else found_xO.add_(bias_O)
