@@ -5,15 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dlr_plugins.decoders import packed_linear
+from dlr_plugins.decoders import packed_linear, products
 from dlr_plugins.decoders.hf import HFDecoder
-from dlr_plugins.decoders.packed_linear import PackedLinear, Together, pack, products_here, reading_alike
+from dlr_plugins.decoders.packed_linear import PackedLinear, Together, pack, reading_alike
+from dlr_plugins.decoders.products import products_here
 from torch import nn
 
 from dlr_core.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
-rounds = pytest.mark.skipif(not packed_linear._multiplies_bfloat16(), reason="this CPU has no bfloat16 products")
+rounds = pytest.mark.skipif(not products.multiplies_bfloat16(), reason="this CPU has no bfloat16 products")
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
 
 
@@ -102,7 +103,7 @@ def test_bfloat16_products_are_used_where_there_are_some_and_else_left_out_aloud
     amx, able, dtype, used, said, monkeypatch, caplog
 ):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    monkeypatch.setattr(packed_linear, "_multiplies_bfloat16", lambda: able)
+    monkeypatch.setattr(products, "multiplies_bfloat16", lambda: able)
     assert products_here("bfloat16", torch.device("cpu"), dtype) == used
     assert all(part in line for part, line in zip(said, caplog.messages, strict=True))
     assert products_here("float32", torch.device("cpu"), dtype) == "float32"

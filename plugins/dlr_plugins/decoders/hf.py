@@ -25,7 +25,8 @@ from dlr_plugins.decoders.first_layer import Captured, FirstLayer
 from dlr_plugins.decoders.flops import token_flops
 from dlr_plugins.decoders.loading import load
 from dlr_plugins.decoders.outline import Outline
-from dlr_plugins.decoders.packed_linear import Products, check_products, pack, products_here
+from dlr_plugins.decoders.packed_linear import pack
+from dlr_plugins.decoders.products import Products, check_products, products_here
 from dlr_plugins.decoders.prompt_limits import check_room, positions_of, usable
 from dlr_plugins.decoders.quantised import Weights, check_weights, quantise
 from dlr_plugins.decoders.replaceable import replace_attention
@@ -99,10 +100,8 @@ class HFDecoder(PromptText):
             self.end_ids = self._end_ids()
             self.kv_sizes, self._template, probe = self._probe()
             self.shares_prompts = self._can_share(probe, options.scored_at_once)
-            head, products = (
-                self.model.get_output_embeddings(),
-                products_here(options.products, self.device, self.dtype),
-            )
+            head = self.model.get_output_embeddings()
+            products = products_here(options.products, self.device, self.dtype)
             self.packed = pack(self.model, self._one_token, products, head) if options.packed else []
 
     @classmethod

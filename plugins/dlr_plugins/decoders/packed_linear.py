@@ -16,18 +16,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
-from typing import Literal
 
 import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from dlr_core.errors import ConfigError
 from dlr_plugins.decoders.frozen_product import frozen_product
+from dlr_plugins.decoders.products import Products
 
 _log = logging.getLogger(__name__)
-Products = Literal["float32", "bfloat16"]
 LEAST_BYTES = 64 << 20
 """Weights of all layers below which nothing is gained: they stay in the processor's cache."""
 MOST_OF_MEMORY = 0.1
@@ -42,42 +40,6 @@ def worth_packing(size: int, device: torch.device, dtype: torch.dtype, memory: i
     """Whether weights of so many bytes are copied into oneDNN's order, on a machine with so much memory."""
     plain = device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available()
     return plain and LEAST_BYTES <= size <= MOST_OF_MEMORY * memory
-
-
-def check_products(products: Products, *, packed: bool, weights: str) -> None:
-    """Refuse settings that contradict each other, before a model is loaded.
-
-    Raises:
-        ConfigError: bfloat16 products of copies that are not to be made.
-    """
-    if products != "float32" and not (packed and weights == "full"):
-        raise ConfigError(
-            f"decoder.products={products}: only packed copies of full weights multiply so; got "
-            f"decoder.packed={str(packed).lower()}, decoder.weights={weights}"
-        )
-
-
-def products_here(products: Products, device: torch.device, dtype: torch.dtype) -> Products:
-    """What is asked for, or float32 where there is nothing else: so a run can be opened on any machine.
-
-    What is left out, or is likely to be slow, is logged.
-    """
-    if products == "float32":
-        return products
-    if device.type != "cpu" or dtype != torch.float32:
-        reason = f"the model is in {str(dtype).removeprefix('torch.')} on {device.type}"
-    elif not _multiplies_bfloat16():
-        reason = "this CPU has no such products"
-    else:
-        if not torch.cpu._is_amx_tile_supported():
-            _log.warning("decoder.products=%s: this CPU has no AMX, so they are likely slower than float32", products)
-        return products
-    _log.warning("decoder.products=%s is left out: %s", products, reason)
-    return "float32"
-
-
-def _multiplies_bfloat16() -> bool:
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def pack(

@@ -1,0 +1,48 @@
+"""What packed copies of frozen weights are in: which products are asked for, and which there are on a machine."""
+
+import logging
+from typing import Literal
+
+import torch
+
+from dlr_core.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+Products = Literal["float32", "bfloat16"]
+
+
+def check_products(products: Products, *, packed: bool, weights: str) -> None:
+    """Refuse settings that contradict each other, before a model is loaded.
+
+    Raises:
+        ConfigError: bfloat16 products of copies that are not to be made.
+    """
+    if products != "float32" and not (packed and weights == "full"):
+        raise ConfigError(
+            f"decoder.products={products}: only packed copies of full weights multiply so; got "
+            f"decoder.packed={str(packed).lower()}, decoder.weights={weights}"
+        )
+
+
+def products_here(products: Products, device: torch.device, dtype: torch.dtype) -> Products:
+    """What is asked for, or float32 where there is nothing else: so a run can be opened on any machine.
+
+    What is left out, or is likely to be slow, is logged.
+    """
+    if products == "float32":
+        return products
+    if device.type != "cpu" or dtype != torch.float32:
+        reason = f"the model is in {str(dtype).removeprefix('torch.')} on {device.type}"
+    elif not multiplies_bfloat16():
+        reason = "this CPU has no such products"
+    else:
+        if not torch.cpu._is_amx_tile_supported():
+            _log.warning("decoder.products=%s: this CPU has no AMX, so they are likely slower than float32", products)
+        return products
+    _log.warning("decoder.products=%s is left out: %s", products, reason)
+    return "float32"
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether oneDNN has such products here, fast or slow."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
