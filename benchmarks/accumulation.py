@@ -5,15 +5,21 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from sheet import Sheet, difference
+
 SEEDS = (0, 1, 2)
-RESULT = "accumulation.json"
+
+
+def folder(seed: int) -> Path:
+    """Where a seed's run is."""
+    return Path("runs") / f"curriculum-{seed}"
 
 
 def command(seed: int) -> tuple[str, ...]:
     """Arguments of ``dlr``."""
     return (
         "run", "--curriculum", "benchmarks/curriculum.toml", "--minutes", "2", "--seed", str(seed), "--set",
-        "clock=cpu", "--set", "eval.questions=100", "--out", f"runs/curriculum-{seed}",
+        "clock=cpu", "--set", "eval.questions=100", "--out", folder(seed).as_posix(),
     )  # fmt: skip
 
 
@@ -24,23 +30,23 @@ def train(dlr: Path, part: int, parts: int) -> None:
             subprocess.run([dlr, *command(seed)], check=True)
 
 
-def seed_line(seed: int, grown: dict[str, Any]) -> str:
-    """What one seed's two learners and its router did, as a row of a table."""
-    cells = []
+def measures(grown: dict[str, Any]) -> tuple[str, ...]:
+    """A row of a table: what one seed's two learners and its router did."""
+    cells = [str(grown["seed"])]
     for learner in grown["learners"]:
         low, high = learner["backward_transfer_ci"]
         cells.append(f"{100 * learner['average']:.1f}")
-        cells.append(f"{100 * learner['backward_transfer']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
+        cells.append(difference(100 * learner["backward_transfer"], (100 * low, 100 * high)))
         cells.append(f"{100 * learner['forgetting']:.1f}")
     router = grown["router"]
     low, high = router["loss_ci"]
     lost = f"{100 * router['loss']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"| {seed} | " + " | ".join([*cells, f"{100 * router['accuracy']:.1f}", lost]) + " |"
+    return (*cells, f"{100 * router['accuracy']:.1f}", lost)
 
 
-def averaged(rows: list[list[float | None]]) -> list[str]:
-    """Mean of each cell over seeds in %, nothing where a seed has nothing."""
-    return ["" if None in cells else f"{100 * mean(cells):.0f}" for cells in zip(*rows, strict=True)]
+def averaged(name: str, seeds: list[list[float | None]]) -> tuple[str, ...]:
+    """A row of a table: mean of each task's accuracy over seeds in %, nothing where a seed has nothing."""
+    return (name, *("" if None in cells else f"{100 * mean(cells):.0f}" for cells in zip(*seeds, strict=True)))
 
 
 def section(kept: list[dict[str, Any]]) -> str:
@@ -50,23 +56,25 @@ def section(kept: list[dict[str, Any]]) -> str:
         kept: ``{"seed": …, **accumulation.json}`` of each seed, of the same tasks.
     """
     tasks, numbers = kept[0]["tasks"], ", ".join(map(str, kept[0]["n"]))
+    seeds = ", ".join(str(each["seed"]) for each in kept)
+    names = [learner["name"] for learner in kept[0]["learners"]]
     heads = ["seed"]
-    for learner in kept[0]["learners"]:
-        heads += [f"{learner['name']}: average accuracy", "backward transfer", "forgetting"]
+    for name in names:
+        heads += [f"{name}: average accuracy", "backward transfer", "forgetting"]
     heads += ["router right", "lost against an oracle"]
-    lines = ["## Tasks one after another", ""]
-    lines += [f"    dlr {' '.join(command(each['seed']))}" for each in kept]
-    lines += ["", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    lines += [seed_line(each["seed"], each) for each in kept]
-    for place, learner in enumerate(kept[0]["learners"]):
-        seeds = ", ".join(str(each["seed"]) for each in kept)
+    commands = "\n".join(f"    dlr {' '.join(command(each['seed']))}" for each in kept)
+    parts = ["## Tasks one after another", commands, Sheet(heads, [measures(each) for each in kept]).markdown()]
+    for place, name in enumerate(names):
         about = f"partial credit counted (n = {numbers}; mean over seeds: {seeds})"
-        lines += ["", f"**{learner['name']}**, accuracy on each task in %, {about}:", ""]
-        lines += ["| | " + " | ".join(tasks) + " |", "|---" * (1 + len(tasks)) + "|"]
-        for stage, task in enumerate(tasks):
-            cells = averaged([each["learners"][place]["matrix"][stage] for each in kept])
-            lines.append(f"| after {task} | " + " | ".join(cells) + " |")
-        if "library" in learner["name"]:
-            for name, key in (("the task's own skill", "oracle"), ("plain prompt", "plain"), ("anchor only", "anchor")):
-                lines.append(f"| {name} | " + " | ".join(averaged([each[key] for each in kept])) + " |")
-    return "\n".join(lines)
+        parts.append(f"**{name}**, accuracy on each task in %, {about}:")
+        matrices = [each["learners"][place]["matrix"] for each in kept]
+        rows = [averaged(f"after {task}", list(stages)) for task, *stages in zip(tasks, *matrices, strict=True)]
+        if "library" in name:
+            for control, key in (
+                ("the task's own skill", "oracle"),
+                ("plain prompt", "plain"),
+                ("anchor only", "anchor"),
+            ):
+                rows.append(averaged(control, [each[key] for each in kept]))
+        parts.append(Sheet(("", *tasks), rows).markdown())
+    return "\n\n".join(parts)

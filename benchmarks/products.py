@@ -9,25 +9,15 @@ fastest of several turns. Prints Markdown.
 """
 
 import argparse
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from dlr_plugins.decoders.packed_linear import in_order, product
+from machine import fastest
 from sheet import Sheet
 
 ROWS = (8, 64, 512)
 SHAPE, MATRICES = (1536, 576), 40
-
-
-def fastest(work: Callable[[], object], turns: int) -> float:
-    """Seconds."""
-    spent = []
-    for _ in range(turns):
-        began = time.perf_counter()
-        work()
-        spent.append(time.perf_counter() - began)
-    return min(spent)
 
 
 def speed(dtype: torch.dtype, rows: int, turns: int) -> float:

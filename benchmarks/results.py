@@ -61,7 +61,7 @@ def collect() -> None:
             write(KEPT / f"{name}.json", [rows[key] for key in planned if key in rows])
     grown = {each["seed"]: each for each in read(KEPT / "curriculum.json") or []}
     for seed in accumulation.SEEDS:
-        if found := read(RUNS / f"curriculum-{seed}" / accumulation.RESULT):
+        if found := read(accumulation.folder(seed) / "accumulation.json"):
             grown[seed] = {"seed": seed, **found}
     if grown:
         write(KEPT / "curriculum.json", [grown[seed] for seed in sorted(grown)])

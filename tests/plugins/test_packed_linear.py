@@ -124,12 +124,9 @@ def test_packed_layers_and_their_gradients_are_the_layers(small, bias, shape):
     for on in (False, True):
         if on:
             assert len(pack(model)) == 2
-        leaf = rows.clone().requires_grad_()
-        out = model(leaf)
-        (out * weights).sum().backward()
+        found.append(through(model, rows, weights))
         with torch.no_grad():
-            torch.testing.assert_close(model(rows), out.detach(), atol=1e-6, rtol=1e-6)
-        found.append((out.detach(), leaf.grad))
+            torch.testing.assert_close(model(rows), found[-1][0], atol=1e-6, rtol=1e-6)
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
     assert isinstance(model[0].forward, PackedLinear)
@@ -241,11 +238,7 @@ def test_one_product_gives_every_layer_its_own_and_its_gradient(small, shape):
     for on in (False, True):
         if on:
             assert len({one.together for one in pack(model, lambda: model(torch.ones(1, 24)))}) == 1
-        leaf = rows.clone().requires_grad_()
-        inner = leaf * 1.5
-        out = model(inner)
-        (out * weights).sum().backward()
-        found.append((out.detach(), leaf.grad))
+        found.append(through(lambda leaf: model(leaf * 1.5), rows, weights))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
