@@ -5,8 +5,9 @@ python benchmarks/shared_prompts.py --json shared_prompts.json
 One process, one loaded model, the same prompts and latents; the sides take turns. ``copies`` is what models fall back
 to whose attention cannot be replaced: Transformers' own cache, repeated for every chain, padded rows, all rows' logits,
 and PyTorch's own products. ``shared`` holds each prompt once and feeds no padding, still with PyTorch's products;
-``default`` has packed weights too. ``one batch`` (with several threads only) is the default without giving each thread
-a part of the rows.
+``default`` has packed weights too. ``other way back`` is the default with gradients multiplied by the other library:
+by oneDNN on an Intel CPU, by PyTorch's own product elsewhere. ``one batch`` (with several threads only) is the default
+without giving each thread a part of the rows.
 
 Every question has K chains. Decoded: greedy completions of a fixed number of tokens, none ends before. Scored:
 log-probabilities of completions of different lengths and their gradient in the latents; tokens of the completions
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dlr_plugins.decoders import abreast
+from dlr_plugins.decoders import abreast, packed_linear
 from interleaved import ratio_of_medians
 from machine import machine
 from rich.console import Console
@@ -101,9 +102,15 @@ def main() -> None:
         sys.exit(f"error: {args.main_model} cannot share prompts")
     space = host.create("space", "kv", {"chart": "random"}, decoder=decoder)
     least = abreast.LEAST_ROWS
-    sides = {"copies": (False, False, least), "shared": (True, False, least), "default": (True, True, least)}
+    back = packed_linear.mkl_at_home()
+    sides = {
+        "copies": (False, False, back, least),
+        "shared": (True, False, back, least),
+        "default": (True, True, back, least),
+        "other way back": (True, True, not back, least),
+    }
     if torch.get_num_threads() > 1 and decoder.device.type == "cpu":
-        sides["one batch"] = (True, True, 10**9)
+        sides["one batch"] = (True, True, back, 10**9)
     console, results = Console(), []
     table = Table("prompt", "work", "side", "per second", "ratio", "95 %", "largest difference")
     with Progress(console=console) as progress:
@@ -116,7 +123,8 @@ def main() -> None:
                 made: dict[str, Any] = {}
                 for turn in range(1 + args.repetitions):
                     for side in list(sides)[:: 1 if turn % 2 else -1]:  # neither is always the first
-                        decoder.shares_prompts, packs, abreast.LEAST_ROWS = sides[side]
+                        decoder.shares_prompts, packs, mkl, abreast.LEAST_ROWS = sides[side]
+                        packed_linear.mkl_at_home = lambda mkl=mkl: mkl
                         for layer in decoder.packed:
                             layer.use(packs)
                         start = clock()

@@ -117,7 +117,9 @@ def test_a_model_that_is_not_packed_says_that_its_products_are_not_bfloat16(tiny
 
 @pytest.mark.parametrize("shape", [(5, 24), (1, 70, 24), (2, 3, 24), (0, 24), (300, 24)])
 @pytest.mark.parametrize("bias", [False, True])
-def test_packed_layers_and_their_gradients_are_the_layers(small, bias, shape):
+@pytest.mark.parametrize("mkl", [False, True])
+def test_packed_layers_and_their_gradients_are_the_layers(small, mkl, bias, shape, monkeypatch):
+    monkeypatch.setattr(packed_linear, "mkl_at_home", lambda: mkl)
     model, rows = stack(bias), torch.randn(shape, generator=torch.Generator().manual_seed(1))
     weights = torch.randn(*shape[:-1], 16, generator=torch.Generator().manual_seed(2))
     found = []
@@ -130,6 +132,9 @@ def test_packed_layers_and_their_gradients_are_the_layers(small, bias, shape):
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
     assert isinstance(model[0].forward, PackedLinear)
+    monkeypatch.delattr(packed_linear, "product")  # oneDNN's
+    if mkl:
+        torch.testing.assert_close(model[0].forward.back(torch.ones(2, 40)), model[0].weight.sum(0).expand(2, -1))
     assert all(weight.grad is None for weight in model.parameters())
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dlr_plugins.decoders.frozen_product import frozen_product
-from dlr_plugins.decoders.products import Products
+from dlr_plugins.decoders.products import Products, mkl_at_home
 
 _log = logging.getLogger(__name__)
 LEAST_BYTES = 64 << 20
@@ -173,8 +173,14 @@ class PackedLinear:
         return self.together.product(rows_xI, self.number)
 
     def back(self, grad_xO: Tensor) -> Tensor:
-        """The gradient in x: from the layer's own weights, or from a copy of them if products are not float32."""
-        return product(grad_xO, self.layer.weight.detach().t() if self.back_dtype == torch.float32 else self.turned)
+        """The gradient in x: from the layer's own weights, or from a copy of them if products are not float32.
+
+        Of weights that are in no order of oneDNN's, MKL's product is the faster one on an Intel CPU.
+        """
+        if self.back_dtype != torch.float32:
+            return product(grad_xO, self.turned)
+        weight_OI = self.layer.weight.detach()
+        return grad_xO @ weight_OI if mkl_at_home() else product(grad_xO, weight_OI.t())
 
     @property
     def copies(self) -> list[Tensor]:

@@ -1,6 +1,9 @@
-"""What packed copies of frozen weights are in: which products are asked for, and which there are on a machine."""
+"""What frozen weights are multiplied by: which products are asked for, and which there are on a machine."""
 
 import logging
+import platform
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -46,3 +49,11 @@ def products_here(products: Products, device: torch.device, dtype: torch.dtype) 
 def multiplies_bfloat16() -> bool:
     """Whether oneDNN has such products here, fast or slow."""
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@cache
+def mkl_at_home() -> bool:
+    """Whether PyTorch's own float32 product is MKL's, and the CPU one of Intel's: its kernels are written for those."""
+    listed = Path("/proc/cpuinfo")
+    maker = listed.read_text(encoding="utf-8") if listed.exists() else platform.processor()
+    return torch.backends.mkl.is_available() and "GenuineIntel" in maker
