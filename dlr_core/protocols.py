@@ -92,7 +92,7 @@ class Space(Protocol):
     num_latents: int
     latent_dim: int
     anchor_ids: list[int]
-    """Plain prompt tokens before the latents, then the T latent tokens."""
+    """Plain prompt tokens before the latents, then the latent ones: T, or fewer if some lie on the prompt's own end."""
     pending_ids: list[int]
     """Tokens fed after the residual is in place."""
 

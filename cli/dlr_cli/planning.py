@@ -110,7 +110,7 @@ def _run_size(config: RunConfig, host: PluginHost, outline: Any) -> tuple[RunSiz
         samples=config.batch.samples,
         decodes=config.decodes,
         completions=config.decoder.decodes_per_chain,
-        prompt=longest + max(0, anchor - latents),
+        prompt=longest + (anchor - latents if anchor else 0),
         latents=latents,
         latent_dim=width,
         pending=pending,

@@ -49,9 +49,29 @@ def test_a_filler_of_several_tokens_is_refused(host, tiny_decoder, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("latents", [1, 4, 30])
-def test_zero_latents_give_the_plain_prompt_with_the_anchor_token_for_token(host, tiny_decoder, kind, latents):
-    space = make(host, tiny_decoder, kind, num_latents=latents)
+def test_without_a_filler_the_anchor_is_its_text_and_latents_lie_on_the_templates_end_too(host, tiny_decoder, kind):
+    space = make(host, tiny_decoder, kind, num_latents=7, anchor="Let:", filler="")
+    assert "".join(tiny_decoder.token(i) for i in [*space.anchor_ids, *space.pending_ids]) == "Let:"
+    under = "ant:Let" if space.pending_ids else "nt:Let:"  # the template ends with "assistant:"
+    assert "".join(tiny_decoder.token(i) for i in space.latent_ids) == under
+    filled = prefill(tiny_decoder, make(host, tiny_decoder, kind, num_latents=7, anchor="Let:"))
+    assert prefill(tiny_decoder, space).mask_NS.shape[1] == filled.mask_NS.shape[1] - 7 + len(space.anchor_ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_latents_without_a_place_are_refused(host, tiny_decoder, kind, monkeypatch):
+    closing, anchor = len("\nassistant:"), len("Let:") - (kind not in ("input", "vocab"))
+    with pytest.raises(ConfigError, match=rf"at most {closing + anchor} latents have a place"):
+        make(host, tiny_decoder, kind, num_latents=closing + anchor + 1, anchor="Let:", filler="")
+    monkeypatch.setattr(tiny_decoder.tokenizer, "chat_template", None)
+    with pytest.raises(ConfigError, match=rf"at most {anchor} latents have a place"):
+        make(host, tiny_decoder, kind, num_latents=anchor + 1, anchor="Let:", filler="")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("latents", "filler"), [(1, "\n"), (4, "\n"), (30, "\n"), (12, "")])
+def test_zero_latents_give_the_plain_prompt_with_the_anchor_token_for_token(host, tiny_decoder, kind, latents, filler):
+    space = make(host, tiny_decoder, kind, num_latents=latents, filler=filler)
     ready = space.inject(prefill(tiny_decoder, space), torch.zeros(4, latents, 8))
     done = tiny_decoder.decode(ready, 12)
     for row, question in enumerate(QUESTIONS):
@@ -85,8 +105,9 @@ def test_injecting_leaves_the_cache_as_it_was(tiny_decoder, space):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_step_by_step_observations_at_zero_latents_are_the_prefill_states(host, tiny_decoder, kind):
-    space = make(host, tiny_decoder, kind)
+@pytest.mark.parametrize("shape", [{}, {"anchor": "=?", "filler": ""}])
+def test_step_by_step_observations_at_zero_latents_are_the_prefill_states(host, tiny_decoder, kind, shape):
+    space = make(host, tiny_decoder, kind, **shape)
     cache = prefill(tiny_decoder, space)
     start = cache.mask_NS.shape[1] - space.num_latents
     for done in range(space.num_latents):

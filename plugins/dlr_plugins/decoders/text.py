@@ -41,6 +41,17 @@ class PromptText:
             ids = list(self.tokenizer(question + "\n")["input_ids"])
         return fitting(ids, question, len(self.embedding_table()), self.positions)
 
+    def closing_ids(self) -> list[int]:
+        """Token ids with which every prompt ends, whatever the question; none without a chat template.
+
+        A template may be such that a question's last letters become one token with what follows: not where special
+        tokens stand between them.
+        """
+        if not self.tokenizer.chat_template:
+            return []
+        ends = [self.prompt_ids(question)[::-1] for question in ("a", "b")]
+        return ends[0][: common_prefix(ends)][::-1]
+
     def encode_targets(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Texts as completions with their end token: ids (N, L) and mask (N, L)."""
         end = int(self.end_ids[0])

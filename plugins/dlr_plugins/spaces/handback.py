@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dlr_core.protocols import Decoder
 from dlr_core.records import PromptCache
-from dlr_plugins.spaces.anchor import SpaceOptions, anchor_tokens
+from dlr_plugins.spaces.anchor import SpaceOptions, anchor_tokens, latent_tokens
 from dlr_plugins.spaces.charts import principal_directions, random_directions
 
 
@@ -26,6 +26,7 @@ class HandBack(nn.Module):
         self.options, self.decoder = options, [decoder]  # in a list: the frozen model is no submodule
         self.num_latents, self.latent_dim = options.num_latents, options.latent_dim
         self.anchor_ids, self.pending_ids = anchor_tokens(decoder, options, trigger=1)
+        self.latent_ids = latent_tokens(decoder, self.num_latents, self.anchor_ids)
         count, table = options.latent_dim - self.reserved, decoder.embedding_table().float()
         if options.chart == "principal":
             chart = principal_directions(table[:: max(1, len(table) // 8192)], count, options.seed)
@@ -47,9 +48,9 @@ class HandBack(nn.Module):
         raise NotImplementedError
 
     def _tokens(self) -> Tensor:
-        """Embeddings (T, H) of the anchor's latent tokens."""
+        """Embeddings (T, H) of the tokens at the latent positions."""
         table = self.decoder[0].embedding_table()
-        return table[torch.tensor(self.anchor_ids[-self.num_latents :], device=table.device)]
+        return table[torch.tensor(self.latent_ids, device=table.device)]
 
     def _think(self, cache: PromptCache, actions_NtD: Tensor) -> PromptCache:
         """The prompt with its first t latent positions thought instead of read."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dlr_core.protocols import Decoder
 from dlr_core.records import PromptCache
-from dlr_plugins.spaces.anchor import SpaceOptions, anchor_tokens
+from dlr_plugins.spaces.anchor import SpaceOptions, anchor_tokens, latent_tokens
 from dlr_plugins.spaces.charts import principal_directions, random_directions
 
 
@@ -30,6 +30,7 @@ class InputSpace(nn.Module):
         self.options, self.decoder = options, [decoder]  # in a list: the frozen model is no submodule
         self.num_latents, self.latent_dim = options.num_latents, options.latent_dim
         self.anchor_ids, self.pending_ids = anchor_tokens(decoder, options, trigger=0)
+        self.latent_ids = latent_tokens(decoder, self.num_latents, self.anchor_ids)
         table = decoder.embedding_table().float()
         self.spread = float(table.std(0).square().mean().sqrt())
         if options.chart == "random":
@@ -43,8 +44,7 @@ class InputSpace(nn.Module):
         """Nothing here depends on questions: the chart comes from the embedding table."""
 
     def _embeds(self, actions_NtD: Tensor) -> Tensor:
-        latents = self.anchor_ids[len(self.anchor_ids) - self.num_latents :]
-        ids = torch.tensor(latents[: actions_NtD.shape[1]], device=self.chart_DH.device)
+        ids = torch.tensor(self.latent_ids[: actions_NtD.shape[1]], device=self.chart_DH.device)
         table = self.decoder[0].embedding_table()
         residual = self.options.radius * self.spread * (actions_NtD.float() @ self.chart_DH)
         return table[ids] + residual.to(table.dtype)

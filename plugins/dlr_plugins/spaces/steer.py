@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dlr_core.protocols import Decoder
 from dlr_core.records import PromptCache
-from dlr_plugins.spaces.anchor import SpaceOptions, anchor_tokens
+from dlr_plugins.spaces.anchor import SpaceOptions, anchor_tokens, latent_tokens
 from dlr_plugins.spaces.charts import principal_directions, random_directions
 
 
@@ -47,6 +47,7 @@ class SteerSpace(nn.Module):
         self.options, self.decoder = options, [decoder]  # in a list: the frozen model is no submodule
         self.num_latents, self.latent_dim = options.num_latents, options.latent_dim
         self.anchor_ids, self.pending_ids = anchor_tokens(decoder, options, trigger=1)
+        self.latent_ids = latent_tokens(decoder, self.num_latents, self.anchor_ids)
         depth = len(decoder.kv_sizes)
         begin = int(options.first * depth)
         self.band = range(begin, max(begin + 1, round(options.last * depth)))
@@ -80,9 +81,8 @@ class SteerSpace(nn.Module):
 
     def _embeds(self, rows: int, count: int) -> Tensor:
         """Embeddings (rows, count, H) of the first ``count`` latent tokens."""
-        ids = self.anchor_ids[len(self.anchor_ids) - self.num_latents :][:count]
         table = self.decoder[0].embedding_table()
-        embeds: Tensor = table[torch.tensor(ids, device=table.device)].expand(rows, -1, -1)
+        embeds: Tensor = table[torch.tensor(self.latent_ids[:count], device=table.device)].expand(rows, -1, -1)
         return embeds
 
     def _steered(self, cache: PromptCache, actions_NtD: Tensor) -> PromptCache:

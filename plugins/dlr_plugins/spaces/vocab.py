@@ -45,8 +45,7 @@ class VocabSpace(InputSpace):
     def _embeds(self, actions_NtD: Tensor) -> Tensor:
         decoder, done = self.decoder[0], actions_NtD.shape[1]
         table = decoder.embedding_table()
-        latents = self.anchor_ids[len(self.anchor_ids) - self.num_latents :]
-        anchor_tH = table[torch.tensor(latents[:done], device=table.device)]
+        anchor_tH = table[torch.tensor(self.latent_ids[:done], device=table.device)]
         share = (self.options.radius * actions_NtD.abs().amax(-1, keepdim=True)).clamp(max=1.0).to(table.dtype)
         mixture = self._logits(actions_NtD).softmax(-1).to(table.dtype) @ table
         # Both products with the vocabulary cost what logits cost, and their backward passes again.
