@@ -28,6 +28,7 @@ RUNS = Path("runs")
 SWEEPS = {
     "tasks": "Tasks of different kinds, test questions",
     "shape": "What a chain is made of, validation questions",
+    "closing": "Where the latents lie, test questions",
     "horizons": "Longer chains, longer problems, test questions",
     "ablations": "One factor at a time, validation questions: its parts",
     "objective": "One factor at a time, validation questions: its objective",

@@ -82,6 +82,19 @@ def test_a_model_with_bfloat16_products_is_the_same_model_and_shares_prompts(sma
     assert 1e-4 < (slopes[0] - slopes[1]).abs().max() / slopes[1].abs().max() < 0.1
 
 
+@rounds
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_the_copies_that_are_planned_are_those_that_are_made(kind, small, tiny_model):
+    options = HFDecoder.Options(model=str(tiny_model), products=kind)
+    made = HFDecoder(options)
+    cache = made.prefill(QUESTIONS[:2], [], made.encode("?"), 0)
+    ids_NL, mask_NL = made.encode_targets(["12", "because"])
+    pending = cache.pending_NPH.clone().requires_grad_()
+    made.log_prob(replace(cache, pending_NPH=pending), ids_NL, mask_NL).sum().backward()
+    numbers = {id(copy): copy.numel() * copy.element_size() for one in made.packed for copy in one.copies}
+    assert HFDecoder.outline(options).size.packed == sum(numbers.values())
+
+
 @pytest.mark.parametrize("settings", [{"packed": False}, {"weights": "int8"}])
 def test_bfloat16_products_of_what_is_not_to_be_packed_are_refused(settings, tiny_model):
     options = HFDecoder.Options(model=str(tiny_model), products="bfloat16", **settings)

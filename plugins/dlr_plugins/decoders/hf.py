@@ -111,7 +111,8 @@ class HFDecoder(PromptText):
         spread = options.device_map != "none"
         return Outline(
             options.model, options.device, options.dtype, copies_prompts=cls.copies_prompts, spread=spread,
-            weights=options.weights, packed=options.packed, scored_at_once=options.scored_at_once,
+            weights=options.weights, packed=options.packed, products=options.products,
+            scored_at_once=options.scored_at_once,
         )  # fmt: skip
 
     def _one_token(self) -> None:

@@ -17,6 +17,7 @@ from dlr_plugins.decoders.flops import token_flops
 from dlr_plugins.decoders.loading import device_named, dtype_named, silence
 from dlr_plugins.decoders.model_folder import check_folder
 from dlr_plugins.decoders.packed_linear import worth_packing
+from dlr_plugins.decoders.products import Products, products_here
 from dlr_plugins.decoders.prompt_limits import positions_of
 from dlr_plugins.decoders.quantised import Weights, kept_bytes, quantisable
 from dlr_plugins.decoders.teacher_forced import at_once
@@ -35,7 +36,7 @@ class Outline(PromptText):
 
     def __init__(
         self, name: str, device: str, dtype: str, *, copies_prompts: bool, spread: bool, weights: Weights = "full",
-        packed: bool = True, scored_at_once: int = 0,
+        packed: bool = True, products: Products = "float32", scored_at_once: int = 0,
     ) -> None:  # fmt: skip
         """From settings of a decoder.
 
@@ -53,7 +54,8 @@ class Outline(PromptText):
                 self.tokenizer = AutoTokenizer.from_pretrained(where, **source)
                 with torch.device("meta"):
                     self.model: Any = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=False)
-            self._read(config.get_text_config(), copies_prompts, weights, packed, scored_at_once)
+            products = products_here(products, self.place, kind)
+            self._read(config.get_text_config(), copies_prompts, weights, packed, products, scored_at_once)
         except DLRError:
             raise
         except OSError as error:
@@ -62,7 +64,9 @@ class Outline(PromptText):
         except Exception as error:  # a stranger's files may make the libraries raise anything
             raise ModelError(f"the main model {shown(name)} is not understood: {first_line(error)}") from None
 
-    def _read(self, config: Any, copies_prompts: bool, weights: Weights, packed: bool, scored_at_once: int) -> None:
+    def _read(
+        self, config: Any, copies_prompts: bool, weights: Weights, packed: bool, products: Products, scored_at_once: int
+    ) -> None:  # fmt: skip
         model, self.device = self.model, torch.device("cpu")
         self.hidden_size, self.positions = int(config.hidden_size), positions_of(config)
         heads = int(config.num_attention_heads)
@@ -77,12 +81,14 @@ class Outline(PromptText):
         rounded = quantisable(model, weights)
         linear = sum(part.weight.numel() * 4 for part in _linears(model) if part not in rounded)
         kept = [kept_bytes(part.out_features, part.in_features, weights, number) for part in rounded]
+        # Two copies in bfloat16 are as large as one in float32; the head's gradient has a copy beside its float32 one.
+        rounds = 2 * model.get_output_embeddings().weight.numel() if products == "bfloat16" else 0
         saved = sum(int(part.weight.nbytes) for part in rounded) - sum(kept)
         memory = psutil.virtual_memory().total
         packs = packed and not self.spread and worth_packing(linear, self.place, model.dtype, memory)
         self.size = ModelSize(
             weights=sum(part.nbytes for part in [*model.parameters(), *model.buffers()]) - saved,
-            packed=linear if packs else 0,
+            packed=linear + rounds if packs else 0,
             layers=layers,
             cache_width=2 * groups * width * layers,
             hidden=self.hidden_size,
