@@ -90,6 +90,13 @@ def test_a_plan_follows_what_a_run_does_without(dlr, tiny_model, monkeypatch):
     assert less == 0.01
 
 
+def test_without_filler_a_plan_has_shorter_prompts(dlr, tiny_model):
+    seven = ("--set", "space.num_latents=7")
+    filled, closing = planned(dlr, tiny_model, *seven), planned(dlr, tiny_model, *seven, "--set", "space.filler=")
+    held, less = (float(cells(err, "replay and frontier")[0]) for err in (filled, closing))
+    assert 0 < less < held
+
+
 def test_a_saved_space_has_a_plan(dlr, tiny_model, tmp_path):
     err = planned(dlr, tiny_model, "--space", tmp_path)
     assert "not counted: parameters of space" in err

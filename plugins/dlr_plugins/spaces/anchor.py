@@ -1,6 +1,5 @@
 """The text that latents are residuals on."""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,34 +30,27 @@ class SpaceOptions(BaseModel):
     seed: int = Field(0, ge=0, description="Seed of a random chart.")
 
 
-def anchor_tokens(decoder: Any, options: SpaceOptions, trigger: int) -> tuple[list[int], list[int]]:
-    """Anchor ids (plain tokens, then the T latent ones) and the ``trigger`` last ids, which are fed afterwards.
+def anchor_tokens(decoder: Any, options: SpaceOptions, trigger: int) -> tuple[list[int], list[int], list[int]]:
+    """Anchor ids (plain, then latent ones), the ``trigger`` last ids, which are fed afterwards, and the T latent ids.
 
-    Without a filler there are fewer latent ones than T where the anchor is too short.
+    Without a filler an anchor that is too short has fewer than T: the first of the latent ids are then those that
+    every prompt ends with.
 
     Raises:
-        ConfigError: the filler is not one token.
+        ConfigError: the filler is not one token, or latents have no place.
     """
     filler = decoder.encode(options.filler)
     if options.filler and len(filler) != 1:
         raise ConfigError(f"space.filler: expected one token, got {options.filler!r} which is {len(filler)}")
     ids = decoder.encode(options.anchor)
     ids = filler * (options.num_latents + trigger - len(ids)) + ids
-    return ids[: len(ids) - trigger], ids[len(ids) - trigger :]
-
-
-def latent_tokens(decoder: Any, num_latents: int, anchor_ids: Sequence[int]) -> list[int]:
-    """The T tokens at the latent positions: the anchor's, and before it what every prompt ends with.
-
-    Raises:
-        ConfigError: there are fewer.
-    """
-    ids = list(anchor_ids)
-    if len(ids) < num_latents:
-        ids = [*getattr(decoder, "closing_ids", list)(), *ids]
-    if len(ids) < num_latents:
+    anchor_ids, pending_ids = ids[: len(ids) - trigger], ids[len(ids) - trigger :]
+    places = anchor_ids
+    if len(places) < options.num_latents:
+        places = [*getattr(decoder, "closing_ids", list)(), *anchor_ids]
+    if len(places) < options.num_latents:
         raise ConfigError(
-            f"space.num_latents: without space.filler at most {len(ids)} latents have a place, on the anchor and the "
-            f"chat template's closing tokens; got {num_latents}"
+            f"space.num_latents: without space.filler at most {len(places)} latents have a place, on the anchor and "
+            f"the chat template's closing tokens; got {options.num_latents}"
         )
-    return ids[len(ids) - num_latents :]
+    return anchor_ids, pending_ids, places[len(places) - options.num_latents :]

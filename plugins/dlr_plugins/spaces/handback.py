@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dlr_core.protocols import Decoder
 from dlr_core.records import PromptCache
-from dlr_plugins.spaces.anchor import SpaceOptions, anchor_tokens, latent_tokens
+from dlr_plugins.spaces.anchor import SpaceOptions, anchor_tokens
 from dlr_plugins.spaces.charts import principal_directions, random_directions
 
 
@@ -25,8 +25,7 @@ class HandBack(nn.Module):
         super().__init__()
         self.options, self.decoder = options, [decoder]  # in a list: the frozen model is no submodule
         self.num_latents, self.latent_dim = options.num_latents, options.latent_dim
-        self.anchor_ids, self.pending_ids = anchor_tokens(decoder, options, trigger=1)
-        self.latent_ids = latent_tokens(decoder, self.num_latents, self.anchor_ids)
+        self.anchor_ids, self.pending_ids, self.latent_ids = anchor_tokens(decoder, options, trigger=1)
         count, table = options.latent_dim - self.reserved, decoder.embedding_table().float()
         if options.chart == "principal":
             chart = principal_directions(table[:: max(1, len(table) // 8192)], count, options.seed)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dlr_core.protocols import Decoder
 from dlr_core.records import PromptCache
-from dlr_plugins.spaces.anchor import SpaceOptions, anchor_tokens, latent_tokens
+from dlr_plugins.spaces.anchor import SpaceOptions, anchor_tokens
 from dlr_plugins.spaces.charts import principal_directions, random_directions
 
 
@@ -36,8 +36,7 @@ class KVSpace(nn.Module):
         super().__init__()
         self.options, self.decoder = options, [decoder]  # in a list: the frozen model is no submodule
         self.num_latents, self.latent_dim = options.num_latents, options.latent_dim
-        self.anchor_ids, self.pending_ids = anchor_tokens(decoder, options, trigger=1)
-        self.latent_ids = latent_tokens(decoder, self.num_latents, self.anchor_ids)
+        self.anchor_ids, self.pending_ids, self.latent_ids = anchor_tokens(decoder, options, trigger=1)
         self.sizes = [size for size in decoder.kv_sizes for _ in range(2)]
         self.widths = [heads * width for heads, width in self.sizes]
         total = sum(self.widths)

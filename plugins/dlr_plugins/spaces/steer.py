@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dlr_core.protocols import Decoder
 from dlr_core.records import PromptCache
-from dlr_plugins.spaces.anchor import SpaceOptions, anchor_tokens, latent_tokens
+from dlr_plugins.spaces.anchor import SpaceOptions, anchor_tokens
 from dlr_plugins.spaces.charts import principal_directions, random_directions
 
 
@@ -46,8 +46,7 @@ class SteerSpace(nn.Module):
         super().__init__()
         self.options, self.decoder = options, [decoder]  # in a list: the frozen model is no submodule
         self.num_latents, self.latent_dim = options.num_latents, options.latent_dim
-        self.anchor_ids, self.pending_ids = anchor_tokens(decoder, options, trigger=1)
-        self.latent_ids = latent_tokens(decoder, self.num_latents, self.anchor_ids)
+        self.anchor_ids, self.pending_ids, self.latent_ids = anchor_tokens(decoder, options, trigger=1)
         depth = len(decoder.kv_sizes)
         begin = int(options.first * depth)
         self.band = range(begin, max(begin + 1, round(options.last * depth)))
