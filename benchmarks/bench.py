@@ -47,6 +47,8 @@ def render(folder: Path = HERE) -> str:
             table = script.sheet(entry["measured"]).markdown()
             if hasattr(script, "remark"):
                 table += f"\n\n{script.remark(entry['measured'])}"
+            if hasattr(script, "more") and (more := script.more(entry["measured"])).rows:
+                table += f"\n\n{more.markdown()}"
             picture = f"![{about.meaning}](../benchmarks/{name}.png)"
             load = f", load {entry['load']} at its end" if "load" in entry else ""
             about_it = f"`{entry['command']}` on {entry['machine']}{load}:"

@@ -7,9 +7,11 @@ ours do. TRL is as it is published: on a CPU its fused head scores prompts too, 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import other_tasks
 import torch
 from curves import Prober
 from datasets import Dataset
@@ -246,11 +248,20 @@ def make_trainer(
 
 
 def learn(
-    engine: Any, config: RunConfig, setting: str, rate: float, folder: Path, *, questions: int, probes: int
+    config: RunConfig, host: PluginHost, setting: str, rate: float, folder: Path, *, questions: int, probes: int
 ) -> dict[str, object]:
     """Train to the settings' limits; what :func:`latents.learn` returns."""
+    engine = engine_to_train(config, host)
     prober = Prober(distinct_items(engine.task, "test", questions), probes)
     trainer, tally, answer = make_trainer(engine, config, setting, rate, folder, prober=prober)
+
+    def asked(**anchors: str) -> other_tasks.Asked:
+        ways = {way: partial(Answering, model=answer.model, anchor=anchor) for way, anchor in anchors.items()}
+        return other_tasks.ask(engine, host, ways)
+
+    tally.counting = False
+    before = asked(before="")
+    tally.counting = True
     trainer.train()
     tally.counting = False
     chosen = answer(distinct_items(engine.task, "validation", questions))
@@ -259,4 +270,5 @@ def learn(
         "right": prober.right,
         "validation": sum(sample.correct for sample in chosen) / max(len(chosen), 1),
         "gold": False,
+        "others": other_tasks.both(before, asked(off="", on=answer.anchor)),
     }

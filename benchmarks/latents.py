@@ -1,8 +1,10 @@
 """A run of ours with a learning curve: trained as ``dlr run`` trains it, with held-out questions asked on the way."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from curves import Prober
+import other_tasks
+from curves import Answer, Prober
 
 from dlr_core.config import RunConfig
 from dlr_core.evaluate import Evaluator
@@ -23,15 +25,22 @@ def learn(config: RunConfig, host: PluginHost, *, questions: int, probes: int) -
         probes: points of the curve after the first.
 
     Returns:
-        ``{"curve", "right", "validation", "gold"}``, JSON-ready; ``right`` is the last point's, question by question.
+        ``{"curve", "right", "validation", "gold", "others"}``, JSON-ready; ``right`` is the last point's, question by
+        question, ``others`` what :mod:`other_tasks` was answered.
     """
     trainer = build_trainer(config, host)
     engine = trainer.env.engine
-    evaluator = Evaluator(engine)
 
-    def answer(items: Sequence[Item]) -> list[Sample]:
-        return evaluator.under_latents(items, evaluator.latents(items, trainer.assistant))
+    def switched_on(on: Any) -> Answer:
+        evaluator = Evaluator(on)
 
+        def answer(items: Sequence[Item]) -> list[Sample]:
+            return evaluator.under_latents(items, evaluator.latents(items, trainer.assistant))
+
+        return answer
+
+    answer, plain = switched_on(engine), other_tasks.prompted("")
+    before = other_tasks.ask(engine, host, {other_tasks.BEFORE: plain})
     prober = Prober(distinct_items(engine.task, "test", questions), probes)
     prober.take(answer, seconds=0.0, steps=0, flops=0, completions=0)
     schedule = Schedule(config.optim, trainer.total_steps, config.minutes)
@@ -48,5 +57,8 @@ def learn(config: RunConfig, host: PluginHost, *, questions: int, probes: int) -
         "curve": prober.curve,
         "right": prober.right,
         "validation": sum(sample.correct for sample in chosen) / max(len(chosen), 1),
+        "others": other_tasks.both(
+            before, other_tasks.ask(engine, host, {other_tasks.OFF: plain, other_tasks.ON: switched_on})
+        ),
         "gold": config.warmstart.steps > 0 or bool(getattr(trainer.estimator, "needs_gold", False)),
     }

@@ -1,4 +1,5 @@
-"""Learning: ours against TRL's GRPOTrainer, equal wall time, equal FLOPs, and time to a fixed accuracy.
+"""Learning: ours against TRL's GRPOTrainer, and PEFT's prompt and prefix tuning beside them: equal wall time, equal
+FLOPs, time to a fixed accuracy, and what is left of five other tasks.
 
 python benchmarks/learning.py run                        # trains every piece that is missing, then sums up
 python benchmarks/learning.py run --at-most 2            # two pieces now; the same command again goes on
@@ -6,13 +7,15 @@ python benchmarks/learning.py run --at-once 2            # two pieces at a time
 python benchmarks/learning.py piece grpo-lora --rate 1e-3 --seed 0 --minutes 10    # one alone
 python benchmarks/learning.py show                       # sums up what is there
 
-Ours is the default of ``dlr run``. TRL fine-tunes all weights, or LoRA's, from the text that our anchor is made of (its
-best hand-written prompt), with our batch (4 questions, 8 completions each), token limit, training questions and reward.
-Its learning rates are swept: every rate of both settings trains once under the first seed, and the rate that ends best
-on *validation* questions trains under the other seeds too. Ours is not swept; its default tells its search that answers
-may begin with a minus, which ``--set 'replay.openings=[""]'`` takes from it (with another ``--pieces`` folder). Asking
-the test questions on the way is on nobody's clock; neither is loading. Where other programs share the machine, ``--set
-clock=cpu`` counts CPU time; with OMP_NUM_THREADS=1 and ``--at-once 2`` two pieces run side by side.
+Ours is the default of ``dlr run``. PEFT's two are taught gold answers, which neither ours nor TRL is: as many virtual
+tokens as ours has latents, our anchor, our batch in answers. TRL fine-tunes all weights, or LoRA's, from the text that
+our anchor is made of (its best hand-written prompt), with our batch (4 questions, 8 completions each), token limit,
+training questions and reward. Learning rates of TRL's and PEFT's are swept: every rate of a setting trains once under
+the first seed, and the one that ends best on *validation* questions trains under the other seeds too. Ours is not
+swept; its default tells its search that answers may begin with a minus, which ``--set 'replay.openings=[""]'`` takes
+from it (with another ``--pieces`` folder). Asking the test questions on the way is on nobody's clock, nor are the other
+tasks before and after, nor is loading. Where other programs share the machine, ``--set clock=cpu`` counts CPU time;
+with OMP_NUM_THREADS=1 and ``--at-once 2`` two pieces run side by side.
 
 The target is the accuracy that the better of TRL's settings ends with, mean over seeds. A seed's time to it is the
 first point of its curve from which on no point is below. The ratio is TRL's training time over ours, median over seeds;
@@ -27,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import other_tasks
 from curves import accuracy_at, gain, stays
 from dlr_cli.host import load_host
 from entries import HERE, record
@@ -41,7 +45,10 @@ from dlr_core.host import PluginHost
 
 OURS = "dlr"
 RATES = {"grpo-full": (1e-6, 3e-6, 1e-5, 3e-5), "grpo-lora": (3e-5, 1e-4, 3e-4, 1e-3)}
-"""No higher ones: all weights at 1e-4 and LoRA at 1e-3 end at 2 and 5 % right, below where they began."""
+"""TRL's. No higher ones: all weights at 1e-4 and LoRA at 1e-3 end at 2 and 5 % right, below where they began."""
+TAUGHT = {"peft-prefix": (3e-3, 1e-2, 3e-2), "peft-prompt": (1e-2, 3e-2, 1e-1)}
+"""PEFT's, which see gold answers."""
+SWEPT = {**RATES, **TAUGHT}
 Piece = dict[str, Any]
 
 
@@ -63,20 +70,21 @@ def make(args: argparse.Namespace) -> None:
     """Train one piece and keep it."""
     host = load_host()
     config = settings(args, host)
-    if args.method == OURS:
+    maker, _, setting = args.method.partition("-")
+    asked = {"questions": args.questions, "probes": args.probes}
+    if maker == OURS:
         from latents import learn
 
-        learned = learn(config, host, questions=args.questions, probes=args.probes)
+        learned = learn(config, host, **asked)
+    elif maker == "peft":
+        from soft_prompts import learn as learn_soft_prompt
+
+        learned = learn_soft_prompt(config, host, setting, args.rate, **asked)
     else:
-        from grpo import engine_to_train
         from grpo import learn as learn_grpo
 
-        engine = engine_to_train(config, host)
         with tempfile.TemporaryDirectory() as folder:
-            learned = learn_grpo(
-                engine, config, args.method.removeprefix("grpo-"), args.rate, Path(folder),
-                questions=args.questions, probes=args.probes,
-            )  # fmt: skip
+            learned = learn_grpo(config, host, setting, args.rate, Path(folder), **asked)
     about = {"method": args.method, "rate": args.rate, "seed": args.seed, "minutes": args.minutes}
     model = Path(args.main_model).name
     piece = {**about, "env": config.env, "main_model": model, "questions": args.questions, **learned}
@@ -85,7 +93,7 @@ def make(args: argparse.Namespace) -> None:
 
 def chosen_rate(pieces: Mapping[str, Piece], method: str, seed: int, minutes: float) -> float | None:
     """The swept rate that ended best on validation questions; None until all have been tried."""
-    tried = [pieces.get(name_of(method, rate, seed, minutes)) for rate in RATES[method]]
+    tried = [pieces.get(name_of(method, rate, seed, minutes)) for rate in SWEPT[method]]
     done = [piece for piece in tried if piece is not None]
     if len(done) < len(tried):
         return None
@@ -95,9 +103,9 @@ def chosen_rate(pieces: Mapping[str, Piece], method: str, seed: int, minutes: fl
 def missing(pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float) -> list[tuple[str, float | None, int]]:
     """Method, rate and seed of what is to be trained next: the sweep, our seeds, then the chosen rates' other seeds."""
     wanted: list[tuple[str, float | None, int]] = [(OURS, None, seeds[0])]
-    wanted += [(method, rate, seeds[0]) for method, rates in RATES.items() for rate in rates]
+    wanted += [(method, rate, seeds[0]) for method, rates in SWEPT.items() for rate in rates]
     wanted += [(OURS, None, seed) for seed in seeds[1:]]
-    for method in RATES:
+    for method in SWEPT:
         rate = chosen_rate(pieces, method, seeds[0], minutes)
         if rate is not None:
             wanted += [(method, rate, seed) for seed in seeds[1:]]
@@ -139,15 +147,11 @@ def train_piece(args: argparse.Namespace, method: str, rate: float | None, seed:
 def compare(pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float) -> tuple[Ratio, dict[str, Any]] | None:
     """The ratio and what it was read from; None until every method has a finished seed."""
     ours = [p for seed in seeds if (p := pieces.get(name_of(OURS, None, seed, minutes)))]
-    theirs = {}
-    for method in RATES:
-        rate = chosen_rate(pieces, method, seeds[0], minutes)
-        own = [p for seed in seeds if rate and (p := pieces.get(name_of(method, rate, seed, minutes)))]
-        if own:
-            theirs[method] = own
+    swept = {method: chosen for method in SWEPT if (chosen := of_chosen(pieces, method, seeds, minutes))}
+    theirs = {method: swept[method] for method in RATES if method in swept}
     if not ours or len(theirs) < len(RATES):
         return None
-    everyone = {OURS: ours, **theirs}
+    everyone = {OURS: ours, **swept}
     ends = {name: float(np.mean([p["curve"][-1]["accuracy"] for p in own])) for name, own in everyone.items()}
     better = max(theirs, key=lambda method: ends[method])
     target = ends[better]
@@ -159,8 +163,9 @@ def compare(pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float) -
     detail = {
         "minutes": minutes,
         "seeds": {name: [p["seed"] for p in own] for name, own in everyone.items()},
-        "rates": {name: own[0]["rate"] for name, own in theirs.items()},
-        "swept": {m: {f"{p['rate']:g}": p["validation"] for p in of(pieces, m, seeds[0], minutes)} for m in theirs},
+        "gold": {name: own[0]["gold"] for name, own in everyone.items()},
+        "rates": {name: own[0]["rate"] for name, own in swept.items()},
+        "swept": {m: {f"{p['rate']:g}": p["validation"] for p in of(pieces, m, seeds[0], minutes)} for m in swept},
         "questions": ours[0]["questions"],
         "accuracy_at_start": {name: own[0]["curve"][0]["accuracy"] for name, own in everyone.items()},
         "accuracy_at_equal_time": ends,
@@ -178,8 +183,21 @@ def compare(pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float) -
         "their_seconds_to_target": [_finite(stays(p["curve"], target, "seconds")) for p in theirs[better]],
         "their_completions": float(np.mean([p["curve"][-1]["completions"] for p in theirs[better]])),
         "our_completions_to_target": [_finite(count) for count in reached],
+        "other_tasks": {name: other_tasks.kept(asked) for name, own in everyone.items() if (asked := asked_of(own))},
+        "other_tasks_seeds": {name: [p["seed"] for p in own if "others" in p] for name, own in everyone.items()},
     }
     return Ratio(float(np.median(gains)), min(gains), max(gains), len(gains)), detail
+
+
+def asked_of(pieces: Sequence[Piece]) -> list[other_tasks.Asked]:
+    """What pieces were asked of other tasks; those made before that was asked have nothing."""
+    return [piece["others"] for piece in pieces if "others" in piece]
+
+
+def of_chosen(pieces: Mapping[str, Piece], method: str, seeds: Sequence[int], minutes: float) -> list[Piece]:
+    """The pieces of one method at its chosen rate; none until that is known."""
+    rate = chosen_rate(pieces, method, seeds[0], minutes)
+    return [p for seed in seeds if rate and (p := pieces.get(name_of(method, rate, seed, minutes)))]
 
 
 def _finite(spent: float) -> float | None:
@@ -205,6 +223,7 @@ def sheet(measured: Mapping[str, Any]) -> Sheet:
         rows.append(
             (
                 name if rate is None else f"{name}, rate {rate:g}",
+                "yes" if measured["gold"][name] else "no",
                 ", ".join(map(str, measured["seeds"][name])),
                 f"{measured['steps'][name]:.0f}",
                 f"{measured['tflop'][name]:.1f}",
@@ -214,8 +233,15 @@ def sheet(measured: Mapping[str, Any]) -> Sheet:
             )
         )
     minutes, tflop = f"{measured['minutes']:g}", f"{measured['equal_tflop']:.1f}"
-    head = ("method", "seeds", "steps", "TFLOP", "right % at start", f"after {minutes} min", f"at {tflop} TFLOP")
-    return Sheet(head, rows)
+    head = ("method", "gold seen", "seeds", "steps", "TFLOP", "right % at start")
+    return Sheet((*head, f"after {minutes} min", f"at {tflop} TFLOP"), rows)
+
+
+def more(measured: Mapping[str, Any]) -> Sheet:
+    """What is left of other tasks, at the chosen rates."""
+    seeds = measured["other_tasks_seeds"]
+    named = {f"{name}, seeds {', '.join(map(str, seeds[name]))}": own for name, own in measured["other_tasks"].items()}
+    return other_tasks.sheet(named)
 
 
 def remark(measured: Mapping[str, Any]) -> str:
@@ -225,7 +251,7 @@ def remark(measured: Mapping[str, Any]) -> str:
         for spent, count in zip(measured["our_seconds_to_target"], measured["our_completions_to_target"], strict=True)
     ]
     own = ["never" if t is None else f"{t / 60:.1f} min" for t in measured["their_seconds_to_target"]]
-    edges = [name for name, rate in measured["rates"].items() if rate in (RATES[name][0], RATES[name][-1])]
+    edges = [name for name, rate in measured["rates"].items() if rate in (SWEPT[name][0], SWEPT[name][-1])]
     better, minutes, target = measured["better"], measured["their_seconds"] / 60, measured["target"]
     completions = measured["their_completions"]
     return " ".join(
@@ -240,7 +266,7 @@ def remark(measured: Mapping[str, Any]) -> str:
 
 def of(pieces: Mapping[str, Piece], method: str, seed: int, minutes: float) -> list[Piece]:
     """The swept pieces of one method."""
-    return [pieces[name] for rate in RATES[method] if (name := name_of(method, rate, seed, minutes)) in pieces]
+    return [pieces[name] for rate in SWEPT[method] if (name := name_of(method, rate, seed, minutes)) in pieces]
 
 
 def show(args: argparse.Namespace) -> None:
@@ -258,6 +284,7 @@ def show(args: argparse.Namespace) -> None:
     ratio, detail = found
     record("learn_vs_grpo", ratio, detail, args.out)
     sheet(detail).print()
+    more(detail).print()
     rates = {OURS: None, **detail["rates"]}
     lines = {
         name if rate is None else f"{name} {rate:g}": [
@@ -295,12 +322,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             part.add_argument("--out", type=Path, default=HERE, help="folder of results.json")
     parts["run"].add_argument("--at-most", type=int, default=10**6, help="pieces trained before summing up")
     parts["run"].add_argument("--at-once", type=int, default=1, help="pieces trained side by side")
-    parts["piece"].add_argument("method", choices=[OURS, *RATES])
-    parts["piece"].add_argument("--rate", type=float, help="learning rate, of TRL's")
+    parts["piece"].add_argument("method", choices=[OURS, *SWEPT])
+    parts["piece"].add_argument("--rate", type=float, help="learning rate, of TRL's and PEFT's")
     parts["piece"].add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     if args.verb == "piece" and (args.rate is None) == (args.method != OURS):
-        parser.error("piece: --rate goes with grpo-full and grpo-lora, and must be given there")
+        parser.error(f"piece: --rate goes with {', '.join(SWEPT)}, and must be given there")
     {"run": run, "piece": make, "show": show}[args.verb](args)
 
 

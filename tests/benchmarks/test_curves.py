@@ -65,16 +65,17 @@ def test_held_out_questions_are_asked_at_even_shares_and_at_the_end():
 def piece(method, rate, seed, *accuracies, validation=0.0, **more):
     name = learning.name_of(method, rate, seed, 10)
     about = {"method": method, "rate": rate, "seed": seed, "questions": 300, "validation": validation, "machine": "m"}
+    about["gold"] = method.startswith("peft")
     return name, {**about, "curve": curve(*accuracies, **more)}
 
 
 def sweep(best="1e-05"):
     """Every rate under seed 0; one of each method does well on validation questions, and only there."""
-    found = []
-    for method, rates in learning.RATES.items():
+    found, ends = [], {"grpo-full": 0.4, "peft-prefix": 0.9}
+    chosen = {"grpo-full": best, "grpo-lora": "0.0003", "peft-prefix": "0.01", "peft-prompt": "0.03"}
+    for method, rates in learning.SWEPT.items():
         for rate in rates:
-            good = f"{rate:g}" in (best, "0.0003")
-            end = 0.4 if method == "grpo-full" else 0.3
+            good, end = f"{rate:g}" == chosen[method], ends.get(method, 0.3)
             found.append(piece(method, rate, 0, 0.1, 0.2, end, validation=0.5 if good else 0.1, flops=400))
     return dict(found)
 
@@ -83,13 +84,14 @@ def test_first_ours_and_the_sweep_then_the_rates_that_validation_chose():
     left = learning.missing({}, [0, 1, 2], 10)
     assert left[0] == ("dlr", None, 0)
     assert {(method, rate) for method, rate, _ in left if rate} == {
-        (method, rate) for method, rates in learning.RATES.items() for rate in rates
+        (method, rate) for method, rates in learning.SWEPT.items() for rate in rates
     }
     assert [seed for method, _, seed in left if method == "dlr"] == [0, 1, 2]
     left = learning.missing(sweep(), [0, 1, 2], 10)
     assert left == [
         ("dlr", None, 0), ("dlr", None, 1), ("dlr", None, 2), ("grpo-full", 1e-5, 1), ("grpo-full", 1e-5, 2),
-        ("grpo-lora", 3e-4, 1), ("grpo-lora", 3e-4, 2),
+        ("grpo-lora", 3e-4, 1), ("grpo-lora", 3e-4, 2), ("peft-prefix", 1e-2, 1), ("peft-prefix", 1e-2, 2),
+        ("peft-prompt", 3e-2, 1), ("peft-prompt", 3e-2, 2),
     ]  # fmt: skip
 
 
@@ -101,16 +103,18 @@ def test_time_to_what_the_better_of_trls_settings_ends_with():
     ratio, detail = learning.compare(pieces, [0, 1, 2], 10)
     assert detail["better"] == "grpo-full"
     assert detail["target"] == 0.4
-    assert detail["rates"] == {"grpo-full": 1e-5, "grpo-lora": 3e-4}
+    assert detail["rates"] == {"grpo-full": 1e-5, "grpo-lora": 3e-4, "peft-prefix": 1e-2, "peft-prompt": 3e-2}
     assert (ratio.ratio, ratio.low, ratio.high, ratio.n) == (2.0, 0.0, 4.0, 3)
     assert learning.remark(detail) == (
         "grpo-full ends with 40.0% after 10.0 min and 192 completions, and stays above that itself after 10.0 min; "
         "ours stays above it after 2.5 min and 96 completions, 5.0 min and 192 completions, never."
     )
+    assert learning.sheet(detail).rows[3][:2] == ("peft-prefix, rate 0.01", "yes")
+    assert learning.more(detail).rows == []
     at_the_edge = detail | {"rates": {"grpo-full": 3e-6, "grpo-lora": 1e-3}}
     assert learning.remark(at_the_edge).endswith("never. grpo-lora: the best rate is at the edge of the sweep.")
     assert learning.sheet(detail).rows[1] == (
-        "grpo-full, rate 1e-05", "0", "2", "0.0", "10.0", "40.0", "15.0",
+        "grpo-full, rate 1e-05", "no", "0", "2", "0.0", "10.0", "40.0", "15.0",
     )  # fmt: skip
     assert detail["our_seconds_to_target"] == [150.0, 300.0, None]
     assert detail["our_completions_to_target"] == [96.0, 192.0, None]
@@ -175,8 +179,10 @@ def test_missing_pieces_are_trained_until_enough_and_none_twice(tmp_path, monkey
     assert sorted(made) == [("dlr", None, 0), ("grpo-full", 1e-6, 0)]
     assert not (tmp_path / "results.json").exists()
     learning.main(line)
-    assert len(made) == len(set(made)) == 2 + 8 + 2
-    assert sorted(made[-2:]) == [("grpo-full", 3e-5, 1), ("grpo-lora", 1e-3, 1)]
+    assert len(made) == len(set(made)) == 2 + 14 + 4
+    assert sorted(made[-4:]) == [
+        ("grpo-full", 3e-5, 1), ("grpo-lora", 1e-3, 1), ("peft-prefix", 3e-2, 1), ("peft-prompt", 1e-1, 1),
+    ]  # fmt: skip
     assert max(most) == at_once
     assert (tmp_path / "learn_vs_grpo.png").is_file()
     before = len(made)

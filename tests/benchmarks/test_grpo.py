@@ -84,6 +84,28 @@ for setting, device in (("full", "cpu"), ("lora", "auto")):  # told apart, so th
         "rewards": [engine.reward(sample) for sample in judged],
     }
 
+rounds = []
+
+
+def ask(engine, host, ways, count=0):
+    rounds.append({way: [sample.completion for sample in how(engine)(items)] for way, how in ways.items()})
+    return {"": {way: [] for way in ways}}
+
+
+def rewarded(config, host):
+    fresh = make_engine(config, host)  # of settings that no engine above has: its model has not moved yet
+    fresh.reward = lambda sample: float(sum(map(ord, sample.completion)) % 7)
+    return fresh
+
+
+true_engine = grpo.engine_to_train
+grpo.other_tasks.ask, grpo.engine_to_train = ask, rewarded
+own = {"packed": False, "dtype": "float32", "scored_at_once": 7}
+unmoved = config.model_copy(update={"decoder": config.decoder.model_copy(update=own)})
+with tempfile.TemporaryDirectory() as folder:
+    found["learned"] = grpo.learn(unmoved, host, "full", 1e-1, Path(folder), questions=3, probes=1)
+found["rounds"], grpo.engine_to_train = rounds, true_engine
+
 packed = make_engine(config, host)
 try:
     grpo.make_trainer(packed, config, "full", 1e-2, Path())
@@ -146,6 +168,14 @@ def test_a_model_that_multiplies_by_copies_of_its_weights_is_refused(found):
 
 def test_its_reward_is_that_of_the_environment(found):
     assert found["full"]["rewards"] == pytest.approx([1.1, 1.0, 0.0])
+
+
+def test_it_is_asked_of_other_tasks_before_and_after_and_what_it_says_then_is_the_moved_models(found):
+    before, after = found["rounds"]
+    assert list(found["learned"]["others"][""]) == ["before", "off", "on"]
+    assert len({*map(tuple, [before["before"], after["off"], after["on"]])}) > 1
+    assert before["before"] != after["off"]
+    assert [point["steps"] for point in found["learned"]["curve"]] == [0, 3]
 
 
 def test_its_memory_is_measured(found):
