@@ -1,6 +1,7 @@
 """Prompts that have been prefilled, kept for as long as there is room: the main model is frozen, so they stay valid.
 
-Of a question only the positions after its beginning are held; a beginning is held once, for all that go on from it.
+Of a question only its own positions after its beginning are held, no padding; a beginning is held once, for all that go
+on from it.
 """
 
 from collections import Counter, OrderedDict
@@ -23,7 +24,7 @@ class Held:
     """Questions that were prefilled together: prefilling them again gives the same bits."""
     row: int
     own: PromptCache
-    """One row, its keys, values and states without those of the beginning."""
+    """One row without padding, its keys, values and states without those of the beginning."""
 
     @property
     def size(self) -> int:
@@ -121,14 +122,16 @@ class QuestionCache:
 
 
 def _own(cache: PromptCache, row: int) -> PromptCache:
-    """One of many prompts less what is its beginning's, in memory of its own."""
+    """One of many prompts less its padding and what is its beginning's, in memory of its own."""
     rows, start = slice(row, row + 1), cache.beginning.length if cache.beginning else 0
+    real_S = cache.mask_NS[row].nonzero()[:, 0]
+    own_S = real_S[real_S >= start]
     return replace(
         cache,
-        keys=tuple(keys[rows, :, start:].clone() for keys in cache.keys),
-        values=tuple(values[rows, :, start:].clone() for values in cache.values),
-        mask_NS=cache.mask_NS[rows].clone(),
-        states_NSH=cache.states_NSH[rows, start:].clone(),
+        keys=tuple(keys[rows].index_select(2, own_S.to(keys.device)) for keys in cache.keys),
+        values=tuple(values[rows].index_select(2, own_S.to(values.device)) for values in cache.values),
+        mask_NS=cache.mask_NS[rows].index_select(1, real_S),
+        states_NSH=cache.states_NSH[rows].index_select(1, own_S),
         pending_NPH=cache.pending_NPH[rows].clone(),
-        ids_NS=None if cache.ids_NS is None else cache.ids_NS[rows].clone(),
+        ids_NS=None if cache.ids_NS is None else cache.ids_NS[rows].index_select(1, real_S),
     )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -167,6 +168,30 @@ def test_a_restored_cache_holds_the_same_bits_and_drops_in_the_same_order(prefil
         prompts(each, [QUESTIONS[0]])
     assert list(other.held) == list(cache.held)
     assert other.state() == cache.state()
+
+
+UNEQUAL = ["What is 1 and 2?", "What is 1000000 and, in all, 2?", "What is 10?"]
+
+
+@pytest.mark.parametrize("stripped", [False, True])
+def test_padding_is_not_held(prefill: Counted, stripped: bool) -> None:
+    def made(questions: Sequence[str]) -> PromptCache:
+        full = prefill(questions)
+        return replace(full, beginning=None) if stripped else full
+
+    cache = QuestionCache(made, 10**12)
+    cache.prompts(UNEQUAL)
+    for question in UNEQUAL:
+        own, alone = cache.held[question].own, prefill([question])
+        start = own.beginning.length if own.beginning else 0
+        assert (own.beginning is None) == stripped
+        assert torch.equal(own.mask_NS, alone.mask_NS)
+        assert all(key.shape[2] == alone.mask_NS.shape[1] - start for key in (*own.keys, *own.values))
+        for mine, other in zip([*own.keys, *own.values], [*alone.keys, *alone.values], strict=True):
+            torch.testing.assert_close(mine, other[:, :, start:], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(own.states_NSH, alone.states_NSH[:, start:], rtol=1e-4, atol=1e-5)
+    short = cache.prompts([UNEQUAL[0], UNEQUAL[2]])
+    assert short.mask_NS.shape[1] == prefill(UNEQUAL[:1]).mask_NS.shape[1]  # no wider than what is asked for
 
 
 def test_a_decoder_that_keeps_no_beginning_has_whole_prompts_held(prefill: Counted) -> None:

@@ -26,6 +26,7 @@ from dlr_plugins.decoders.flops import token_flops
 from dlr_plugins.decoders.loading import load
 from dlr_plugins.decoders.outline import Outline
 from dlr_plugins.decoders.packed_linear import pack
+from dlr_plugins.decoders.prefilling import prefilled
 from dlr_plugins.decoders.products import Products, check_products, products_here
 from dlr_plugins.decoders.prompt_limits import check_room, positions_of, usable
 from dlr_plugins.decoders.quantised import Weights, check_weights, quantise
@@ -168,35 +169,14 @@ class HFDecoder(PromptText):
         rows = [self.prompt_ids(question) + list(anchor) + list(pending) for question in questions]
         left = len(pending) or (0 if latents else 1)
         shared = self._shared(rows, left)
-        start, fixed = self._beginning(shared), len(shared)
-        bodies = [row[fixed : len(row) - left] for row in rows]
-        width = max(map(len, bodies))
-        ids_NS = torch.full((len(rows), width), int(self.end_ids[0]), device=self.device)
-        mask_NS = torch.ones(len(rows), fixed + width, dtype=torch.long, device=self.device)
-        for number, body in enumerate(bodies):
-            ids_NS[number, width - len(body) :] = torch.tensor(body, device=self.device)
-            mask_NS[number, fixed : fixed + width - len(body)] = 0
-        cache = DynamicCache()
-        if start is not None:
-            for layer, (key, value) in enumerate(zip(start.keys, start.values, strict=True)):
-                cache.update(key.expand(len(rows), -1, -1, -1), value.expand(len(rows), -1, -1, -1), layer)
-        out = self.body(
-            input_ids=ids_NS,
-            attention_mask=mask_NS,
-            position_ids=(mask_NS.cumsum(1) - 1).clamp(min=0)[:, fixed:],
-            **{CACHE: cache},
-            use_cache=True,
-        )
-        states = out.last_hidden_state
-        if start is not None:
-            states = torch.cat([start.states_1PH.expand(len(rows), -1, -1), states], 1)
-        self.usage.prefilled += (
-            ids_NS.numel() + fixed
+        bodies = [row[len(shared) : len(row) - left] for row in rows]
+        cache, computed = prefilled(self.body, bodies, self._beginning(shared), int(self.end_ids[0]), self.device)
+        self.usage.prefilled += computed + len(
+            shared
         )  # kept or not: a resumed run must count what an unbroken one does
         tails = torch.tensor([row[len(row) - left :] for row in rows], dtype=torch.long, device=self.device)
-        keys, values = _layers(cache)
         pending_NPH = self.model.get_input_embeddings()(tails)
-        return PromptCache(keys, values, mask_NS, states, pending_NPH, latents, beginning=start)
+        return replace(cache, pending_NPH=pending_NPH, num_latents=latents)
 
     def _shared(self, rows: Sequence[Sequence[int]], left: int) -> tuple[int, ...]:
         """What all prompts begin with: a function of the prompts alone, so that running them again gives equal bits."""

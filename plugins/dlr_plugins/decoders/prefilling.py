@@ -1,0 +1,116 @@
+"""Prompts of a batch run in passes of similar length, so that little is computed of padding."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from dlr_core.records import Beginning, PromptCache
+from dlr_plugins.decoders.cache_name import CACHE
+
+PASS_ON_CPU, PASS_ELSEWHERE = 32, 2048
+"""Positions that a further pass must save at least: on a CPU they take as long as what comes with a pass; an
+accelerator computes many at once."""
+
+
+def passes_of(lengths_N: Sequence[int], further: int) -> list[list[int]]:
+    """Rows of every pass, in their order: those for which the positions computed are fewest.
+
+    The rows of a pass are padded to the longest of them, and each pass counts as ``further`` positions more.
+    """
+    counts = Counter(lengths_N)
+    lengths = sorted(counts)
+    best: list[tuple[int, int]] = [(0, 0)]
+    """Least cost of the so many shortest lengths, and where their last pass begins."""
+    for end in range(1, len(lengths) + 1):
+        found, rows = [], 0
+        for begin in reversed(range(end)):
+            rows += counts[lengths[begin]]
+            found.append((best[begin][0] + rows * lengths[end - 1] + further, begin))
+        best.append(min(found))
+    passes, end = [], len(lengths)
+    while end:
+        begin = best[end][1]
+        kept = set(lengths[begin:end])
+        passes.append([row for row, length in enumerate(lengths_N) if length in kept])
+        end = begin
+    return passes[::-1]
+
+
+def prefilled(
+    body: Any, bodies: Sequence[Sequence[int]], start: Beginning | None, pad: int, device: torch.device
+) -> tuple[PromptCache, int]:
+    """What a model remembers of token ids after a beginning, left-padded, and how many positions were computed of them.
+
+    Args:
+        body: without its head.
+        bodies: token ids of every row, one at least.
+        start: what all rows begin with, if anything.
+        pad: token id that padding is computed as.
+        device: of the inputs.
+    """
+    passes = passes_of([len(ids) for ids in bodies], PASS_ON_CPU if device.type == "cpu" else PASS_ELSEWHERE)
+    parts = [_one_pass(body, [bodies[row] for row in rows], start, pad, device) for rows in passes]
+    fixed = start.length if start else 0
+    computed = sum(part.rows * (part.mask_NS.shape[1] - fixed) for part in parts)
+    return (parts[0] if len(parts) == 1 else _together(parts, passes, start)), computed
+
+
+def _one_pass(
+    body: Any, bodies: Sequence[Sequence[int]], start: Beginning | None, pad: int, device: torch.device
+) -> PromptCache:
+    count, width, fixed = len(bodies), max(map(len, bodies)), start.length if start else 0
+    ids_NS = torch.full((count, width), pad, device=device)
+    mask_NS = torch.ones(count, fixed + width, dtype=torch.long, device=device)
+    for number, ids in enumerate(bodies):
+        ids_NS[number, width - len(ids) :] = torch.tensor(ids, device=device)
+        mask_NS[number, fixed : fixed + width - len(ids)] = 0
+    cache = DynamicCache()
+    if start is not None:
+        for layer, (key, value) in enumerate(zip(start.keys, start.values, strict=True)):
+            cache.update(key.expand(count, -1, -1, -1), value.expand(count, -1, -1, -1), layer)
+    out = body(
+        input_ids=ids_NS,
+        attention_mask=mask_NS,
+        position_ids=(mask_NS.cumsum(1) - 1).clamp(min=0)[:, fixed:],
+        **{CACHE: cache},
+        use_cache=True,
+    )
+    states = out.last_hidden_state
+    if start is not None:
+        states = torch.cat([start.states_1PH.expand(count, -1, -1), states], 1)
+    keys, values = (tuple(getattr(layer, name) for layer in cache.layers) for name in ("keys", "values"))
+    return PromptCache(keys, values, mask_NS, states, states[:, :0], 0, beginning=start)
+
+
+def _together(parts: Sequence[PromptCache], passes: Sequence[Sequence[int]], start: Beginning | None) -> PromptCache:
+    """Rows of several passes in one cache, each where it was in the batch."""
+    fixed = start.length if start else 0
+
+    def merged(tensors: Sequence[Tensor], first: Tensor | None, place: int) -> Tensor:
+        """Of (rows, …, positions, …) tensors whose positions are dimension ``place``."""
+        shape = list(tensors[0].shape)
+        shape[0], shape[place] = sum(map(len, passes)), max(tensor.shape[place] for tensor in tensors)
+        whole = tensors[0].new_zeros(shape)
+        if first is not None:
+            whole.narrow(place, 0, fixed).copy_(first.expand_as(whole.narrow(place, 0, fixed)))
+        for tensor, rows in zip(tensors, passes, strict=True):
+            own = tensor.narrow(place, fixed, tensor.shape[place] - fixed)
+            at = torch.tensor(rows, device=own.device)
+            whole.narrow(place, shape[place] - own.shape[place], own.shape[place]).index_copy_(0, at, own)
+        return whole
+
+    mask_NS = merged([part.mask_NS for part in parts], None, 1)
+    mask_NS[:, :fixed] = 1
+    states = merged([part.states_NSH for part in parts], start.states_1PH if start else None, 1)
+    keys, values = (
+        tuple(
+            merged([getattr(part, name)[layer] for part in parts], getattr(start, name)[layer] if start else None, 2)
+            for layer in range(len(parts[0].keys))
+        )
+        for name in ("keys", "values")
+    )
+    return PromptCache(keys, values, mask_NS, states, states[:, :0], 0, beginning=start)
