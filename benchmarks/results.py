@@ -29,6 +29,7 @@ SWEEPS = {
     "tasks": "Tasks of different kinds, test questions",
     "shape": "What a chain is made of, validation questions",
     "closing": "Where the latents lie, test questions",
+    "closing_syllogisms": "Where the latents lie on syllogisms, test questions",
     "horizons": "Longer chains, longer problems, test questions",
     "ablations": "One factor at a time, validation questions: its parts",
     "objective": "One factor at a time, validation questions: its objective",
