@@ -7,6 +7,7 @@ ours do. TRL is as it is published: on a CPU its fused head scores prompts too, 
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -255,20 +256,20 @@ def learn(
     prober = Prober(distinct_items(engine.task, "test", questions), probes)
     trainer, tally, answer = make_trainer(engine, config, setting, rate, folder, prober=prober)
 
-    def asked(**anchors: str) -> other_tasks.Asked:
-        ways = {way: partial(Answering, model=answer.model, anchor=anchor) for way, anchor in anchors.items()}
-        return other_tasks.ask(engine, host, ways)
-
+    plain, prompted = (partial(Answering, model=answer.model, anchor=anchor) for anchor in ("", answer.anchor))
     tally.counting = False
-    before = asked(before="")
+    before = other_tasks.ask(engine, host, {other_tasks.BEFORE: plain, other_tasks.PROMPT: prompted})
     tally.counting = True
     trainer.train()
     tally.counting = False
     chosen = answer(distinct_items(engine.task, "validation", questions))
+    with answer.model.disable_adapter() if setting == "lora" else nullcontext():  # all weights stay where they are
+        off = other_tasks.ask(engine, host, {other_tasks.OFF: plain})
+    on = other_tasks.ask(engine, host, {other_tasks.ON: prompted})
     return {
         "curve": prober.curve,
         "right": prober.right,
         "validation": sum(sample.correct for sample in chosen) / max(len(chosen), 1),
         "gold": False,
-        "others": other_tasks.both(before, asked(off="", on=answer.anchor)),
+        "others": other_tasks.together(before, off, on),
     }

@@ -40,7 +40,8 @@ def learn(config: RunConfig, host: PluginHost, *, questions: int, probes: int) -
         return answer
 
     answer, plain = switched_on(engine), other_tasks.prompted("")
-    before = other_tasks.ask(engine, host, {other_tasks.BEFORE: plain})
+    prompt = other_tasks.prompted(str(config.space.options["anchor"]))
+    before = other_tasks.ask(engine, host, {other_tasks.BEFORE: plain, other_tasks.PROMPT: prompt})
     prober = Prober(distinct_items(engine.task, "test", questions), probes)
     prober.take(answer, seconds=0.0, steps=0, flops=0, completions=0)
     schedule = Schedule(config.optim, trainer.total_steps, config.minutes)
@@ -57,7 +58,7 @@ def learn(config: RunConfig, host: PluginHost, *, questions: int, probes: int) -
         "curve": prober.curve,
         "right": prober.right,
         "validation": sum(sample.correct for sample in chosen) / max(len(chosen), 1),
-        "others": other_tasks.both(
+        "others": other_tasks.together(
             before, other_tasks.ask(engine, host, {other_tasks.OFF: plain, other_tasks.ON: switched_on})
         ),
         "gold": config.warmstart.steps > 0 or bool(getattr(trainer.estimator, "needs_gold", False)),

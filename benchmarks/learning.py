@@ -7,8 +7,9 @@ python benchmarks/learning.py run --at-once 2            # two pieces at a time
 python benchmarks/learning.py piece grpo-lora --rate 1e-3 --seed 0 --minutes 10    # one alone
 python benchmarks/learning.py show                       # sums up what is there
 
-Ours is the default of ``dlr run``. PEFT's two are taught gold answers, which neither ours nor TRL is: as many virtual
-tokens as ours has latents, our anchor, our batch in answers. TRL fine-tunes all weights, or LoRA's, from the text that
+Ours is the default of ``dlr run``. PEFT's two are taught gold answers, which neither ours nor TRL is, as ``dlr
+baseline`` teaches them: as many virtual tokens as ours has latents, our anchor, as many answers a step as our rollout
+has completions. TRL fine-tunes all weights, or LoRA's, from the text that
 our anchor is made of (its best hand-written prompt), with our batch (4 questions, 8 completions each), token limit,
 training questions and reward. Learning rates of TRL's and PEFT's are swept: every rate of a setting trains once under
 the first seed, and the one that ends best on *validation* questions trains under the other seeds too. Ours is not
@@ -41,6 +42,7 @@ from sheet import Sheet
 
 from dlr_core.assignments import merge, parse_assignment
 from dlr_core.config import RunConfig, resolve
+from dlr_core.errors import ConfigError
 from dlr_core.host import PluginHost
 
 OURS = "dlr"
@@ -49,6 +51,11 @@ RATES = {"grpo-full": (1e-6, 3e-6, 1e-5, 3e-5), "grpo-lora": (3e-5, 1e-4, 3e-4, 
 TAUGHT = {"peft-prefix": (3e-3, 1e-2, 3e-2), "peft-prompt": (1e-2, 3e-2, 1e-1)}
 """PEFT's, which see gold answers."""
 SWEPT = {**RATES, **TAUGHT}
+OTHERS = (
+    f"Other tasks, {other_tasks.COUNT // len(other_tasks.OTHER_TASKS)} test questions each, "
+    f"{other_tasks.MAX_NEW_TOKENS} tokens at most, partial credit counted: right before training under a plain prompt, "
+    "and what is gained on that; intervals draw questions. Full fine-tuning cannot be switched off."
+)
 Piece = dict[str, Any]
 
 
@@ -70,6 +77,7 @@ def make(args: argparse.Namespace) -> None:
     """Train one piece and keep it."""
     host = load_host()
     config = settings(args, host)
+    other_tasks.check(config.task.name or host.create("env", config.env).task)
     maker, _, setting = args.method.partition("-")
     asked = {"questions": args.questions, "probes": args.probes}
     if maker == OURS:
@@ -89,6 +97,15 @@ def make(args: argparse.Namespace) -> None:
     model = Path(args.main_model).name
     piece = {**about, "env": config.env, "main_model": model, "questions": args.questions, **learned}
     Pieces(args.pieces).write(name_of(args.method, args.rate, args.seed, args.minutes), piece)
+
+
+def of_as_many(pieces: Mapping[str, Piece], questions: int) -> None:
+    """Refuse pieces that were asked another number of questions (ConfigError)."""
+    strange = {piece["questions"] for piece in pieces.values()} - {questions}
+    if strange:
+        raise ConfigError(
+            f"pieces of {min(strange)} questions are there: --questions {min(strange)}, or other --pieces"
+        )
 
 
 def chosen_rate(pieces: Mapping[str, Piece], method: str, seed: int, minutes: float) -> float | None:
@@ -116,6 +133,8 @@ def run(args: argparse.Namespace) -> None:
     """Train what is missing, then sum up."""
     store = Pieces(args.pieces)
     store.of_one_machine(here=True)
+    if missing(store.read(), args.seeds, args.minutes):
+        of_as_many(store.read(), args.questions)
     made, running = 0, dict[Future[None], str]()
     with ThreadPoolExecutor(args.at_once) as lanes:
         while True:
@@ -260,6 +279,7 @@ def remark(measured: Mapping[str, Any]) -> str:
             f"and stays above that itself after {', '.join(own)};",
             f"ours stays above it after {', '.join(reached)}.",
             *(f"{name}: the best rate is at the edge of the sweep." for name in edges),
+            *([OTHERS] if measured["other_tasks"] else []),
         ]
     )
 

@@ -8,6 +8,7 @@ from curves import Answer
 from sheet import Sheet, difference
 
 from dlr_core.controls import paired
+from dlr_core.errors import ConfigError
 from dlr_core.evaluate import Evaluator
 from dlr_core.host import PluginHost
 from dlr_core.questions import distinct_items
@@ -15,8 +16,9 @@ from dlr_core.retention import MAX_NEW_TOKENS, OTHER_TASKS
 
 COUNT = 200
 """Questions over all tasks."""
-BEFORE, OFF, ON = "before", "off", "on"
-"""Under a plain prompt before training, and after it; with what was trained switched on, the prompt's text included."""
+BEFORE, PROMPT, OFF, ON = "before", "prompt", "off", "on"
+"""Plain and with the prompt's text before training; plain after it, what was trained switched off where it can be; with
+the prompt's text and what was trained switched on."""
 Asked = dict[str, dict[str, list[float]]]
 """Correctness of every question, by task and by one of the three."""
 Way = Callable[[Any], Answer]
@@ -45,22 +47,28 @@ def prompted(prompt: str) -> Way:
     return lambda on: lambda items: Evaluator(on).under_prompt(items, prompt).samples
 
 
-def both(first: Asked, second: Asked) -> Asked:
-    """Two rounds of asking the same questions."""
-    return {task: {**first[task], **second[task]} for task in first}
+def together(*rounds: Asked) -> Asked:
+    """Rounds of asking the same questions, other ways."""
+    return {task: {way: right for asked in rounds for way, right in asked[task].items()} for task in rounds[0]}
 
 
-def kept(rounds: Sequence[Asked]) -> dict[str, Any]:
-    """Of one method, its seeds' questions together: right before training, and what is gained since, task by task.
+def kept(seeds: Sequence[Asked]) -> dict[str, Any]:
+    """Of one method: right before training, and what is gained in every other way that all its seeds were asked.
 
-    The interval draws questions; seeds of a method are asked the same ones.
+    The interval draws questions; seeds are asked the same ones.
     """
     found = {}
     for task in OTHER_TASKS:
-        before_SN, off_SN, on_SN = (np.array([asked[task][way] for asked in rounds]) for way in (BEFORE, OFF, ON))
-        since = {way: paired((after - before_SN).mean(0)) for way, after in ((OFF, off_SN), (ON, on_SN))}
-        found[task] = {"n": before_SN.shape[1], BEFORE: float(before_SN.mean()), **since}
+        by_way = {way: np.array([asked[task][way] for asked in seeds]) for way in common(seeds)}
+        before_SN = by_way.pop(BEFORE)
+        gains = {way: paired((right_SN - before_SN).mean(0)) for way, right_SN in by_way.items()}
+        found[task] = {"n": before_SN.shape[1], BEFORE: float(before_SN.mean()), **gains}
     return found
+
+
+def common(seeds: Sequence[Asked]) -> list[str]:
+    """Ways in which all seeds were asked."""
+    return [way for way in (BEFORE, PROMPT, OFF, ON) if all(way in asked[OTHER_TASKS[0]] for asked in seeds)]
 
 
 def sheet(methods: Mapping[str, Mapping[str, Any]]) -> Sheet:
@@ -68,12 +76,18 @@ def sheet(methods: Mapping[str, Mapping[str, Any]]) -> Sheet:
     rows = []
     for method, tasks in methods.items():
         for task, own in tasks.items():
-            before = f"{100 * own[BEFORE]:.1f}"
-            rows.append((method, task, str(own["n"]), before, *(_gain(own[way]) for way in (OFF, ON))))
-    head = ("method", "task", "n", "right % before", "since, under a plain prompt", "since, switched on")
+            gains = [_gain(own[way]) if way in own else "" for way in (PROMPT, OFF, ON)]
+            rows.append((method, task, str(own["n"]), f"{100 * own[BEFORE]:.1f}", *gains))
+    head = ("method", "task", "n", "right % before", "the prompt's text alone", "trained, off", "trained, on")
     return Sheet(head, rows)
 
 
 def _gain(found: Mapping[str, Any]) -> str:
     low, high = found["ci"]
     return difference(100 * found["difference"], (100 * low, 100 * high))
+
+
+def check(task: str | None) -> None:
+    """Refuse to train on one of the other tasks (ConfigError)."""
+    if task in OTHER_TASKS:
+        raise ConfigError(f"{task} is one of the five other tasks that are asked before and after: train on another")

@@ -3,7 +3,7 @@
 python benchmarks/prefill.py
 python benchmarks/prefill.py --questions 32 --tasks reasoning-gym:aiw
 
-A turn is a batch of questions drawn anew, prefilled both ways, in turns. Printed, not kept.
+A turn is a batch of questions drawn anew, prefilled both ways, in turns, on the CPU. Printed, not kept.
 """
 
 import argparse
@@ -42,18 +42,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=TASKS, help="names, with the default's options")
     parser.add_argument("--questions", type=int, default=16, help="of a batch; 16 are what a search has")
+    parser.add_argument(
+        "--further", type=int, default=prefilling.PASS_ON_CPU, help="positions that a further pass must save"
+    )
     parser.add_argument("--repeats", type=int, default=9, help="turns")
     parser.add_argument("--main-model", default="smollm2-135m")
     args = parser.parse_args()
     host, rng, rows = load_host(), np.random.default_rng(0), []
-    decoder = host.create("decoder", "hf", {"model": args.main_model})
+    decoder = host.create("decoder", "hf", {"model": args.main_model, "device": "cpu"})
     for name in args.tasks:
         task = host.create("task", name)
         drawn = rng.integers(task.size("train"), size=(args.repeats, args.questions))
         batches = [[task.item("train", int(index)).question for index in turn] for turn in drawn]
         counts: tuple[list[int], list[int]] = ([], [])
         one = way(decoder, batches, NEVER, counts[0])
-        several = way(decoder, batches, prefilling.PASS_ON_CPU, counts[1])
+        several = way(decoder, batches, args.further, counts[1])
         padded, passes = alternate([one, several], args.repeats)
         found = ratio_of_medians(passes, padded)
         positions = [f"{np.mean(count):.0f}" for count in counts]

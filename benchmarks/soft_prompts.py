@@ -19,7 +19,7 @@ def learn(
     """Train to the settings' limits, as many virtual tokens as a run has latents, with a run's anchor as the prompt.
 
     Args:
-        config: a run's settings; a step sees as many gold answers as a run's decodes completions.
+        config: a run's settings; a step sees as many gold answers as a run's rollout has completions.
         host: every component.
         method: ``prefix`` or ``prompt``.
         rate: learning rate.
@@ -41,7 +41,8 @@ def learn(
     answer, plain, flops = switched_on(engine), other_tasks.prompted(""), 0
     prober = Prober(distinct_items(engine.task, "test", questions), probes)
     prober.take(answer, seconds=0.0, steps=0, flops=0, completions=0)
-    before = other_tasks.ask(engine, host, {other_tasks.BEFORE: plain})
+    ways = {other_tasks.BEFORE: plain, other_tasks.PROMPT: other_tasks.prompted(prompt)}
+    before = other_tasks.ask(engine, host, ways)
     for metrics in trainer.run():
         flops += metrics["main_flops"]
         if prober.due(trainer.schedule.progress(trainer.step_number, trainer.seconds)):
@@ -53,5 +54,5 @@ def learn(
         "right": prober.right,
         "validation": sum(sample.correct for sample in chosen) / max(len(chosen), 1),
         "gold": True,
-        "others": other_tasks.both(before, other_tasks.ask(engine, host, ways)),
+        "others": other_tasks.together(before, other_tasks.ask(engine, host, ways)),
     }

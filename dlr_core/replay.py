@@ -21,7 +21,7 @@ class Success:
 
 
 def stack(caches: Sequence[PromptCache], beginnings: Sequence[Beginning | None] | None = None) -> PromptCache:
-    """One cache of many single rows, padded on the left to one width.
+    """One cache of many single rows, padded to one width: on the left, but for their beginnings, which stay in front.
 
     Args:
         caches: one row each.
@@ -31,25 +31,30 @@ def stack(caches: Sequence[PromptCache], beginnings: Sequence[Beginning | None] 
     pairs = list(zip(caches, beginnings or [None] * len(caches), strict=True))
 
     def pad(tensor: Tensor, axis: int, start: Tensor | None = None) -> Tensor:
-        parts = [tensor] if start is None else [start, tensor]
-        missing = width - sum(part.shape[axis] for part in parts)
+        """Beginning, padding, and what is a row's own."""
+        missing = width - tensor.shape[axis] - (0 if start is None else start.shape[axis])
+        parts = [] if start is None else [start]
         if missing:
             shape = list(tensor.shape)
             shape[axis] = missing
-            parts.insert(0, tensor.new_zeros(shape))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
+            parts.append(tensor.new_zeros(shape))
+        return torch.cat([*parts, tensor], axis) if parts else tensor
 
-    layers, ids = range(len(caches[0].keys)), [cache.ids_NS for cache in caches if cache.ids_NS is not None]
+    def pad_whole(tensor_1S: Tensor, start: Beginning | None) -> Tensor:
+        fixed = start.length if start else 0
+        return pad(tensor_1S[:, fixed:], 1, tensor_1S[:, :fixed])
+
+    layers, ids = range(len(caches[0].keys)), [(c.ids_NS, start) for c, start in pairs if c.ids_NS is not None]
     return PromptCache(
         tuple(torch.cat([pad(c.keys[layer], 2, b.keys[layer] if b else None) for c, b in pairs]) for layer in layers),
         tuple(
             torch.cat([pad(c.values[layer], 2, b.values[layer] if b else None) for c, b in pairs]) for layer in layers
         ),
-        torch.cat([pad(cache.mask_NS, 1) for cache in caches]),
+        torch.cat([pad_whole(cache.mask_NS, start) for cache, start in pairs]),
         torch.cat([pad(cache.states_NSH, 1, start.states_1PH if start else None) for cache, start in pairs]),
         torch.cat([cache.pending_NPH for cache in caches]),
         caches[0].num_latents,
-        ids_NS=torch.cat([pad(row, 1) for row in ids]) if len(ids) == len(caches) else None,
+        ids_NS=torch.cat([pad_whole(*pair) for pair in ids]) if len(ids) == len(caches) else None,
     )
 
 

@@ -188,6 +188,9 @@ def test_missing_pieces_are_trained_until_enough_and_none_twice(tmp_path, monkey
     before = len(made)
     learning.main(line)
     assert len(made) == before
+    store.path("dlr-seed1-10min").unlink()
+    with pytest.raises(ConfigError, match="pieces of 300 questions are there: --questions 300"):
+        learning.main([*line, "--questions", "150"])
 
 
 def test_a_filter_piece_is_a_run_of_the_sweep_with_so_many_decoded(tmp_path, tiny_model):

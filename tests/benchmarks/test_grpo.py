@@ -93,18 +93,20 @@ def ask(engine, host, ways, count=0):
 
 
 def rewarded(config, host):
-    fresh = make_engine(config, host)  # of settings that no engine above has: its model has not moved yet
+    fresh = make_engine(config, host)
     fresh.reward = lambda sample: float(sum(map(ord, sample.completion)) % 7)
     return fresh
 
 
 true_engine = grpo.engine_to_train
 grpo.other_tasks.ask, grpo.engine_to_train = ask, rewarded
-own = {"packed": False, "dtype": "float32", "scored_at_once": 7}
-unmoved = config.model_copy(update={"decoder": config.decoder.model_copy(update=own)})
-with tempfile.TemporaryDirectory() as folder:
-    found["learned"] = grpo.learn(unmoved, host, "full", 1e-1, Path(folder), questions=3, probes=1)
-found["rounds"], grpo.engine_to_train = rounds, true_engine
+for setting, at_once in (("full", 7), ("lora", 8)):  # settings that no engine above has: its model has not moved yet
+    own = {"packed": False, "dtype": "float32", "scored_at_once": at_once}
+    unmoved = config.model_copy(update={"decoder": config.decoder.model_copy(update=own)})
+    with tempfile.TemporaryDirectory() as folder:
+        learned = grpo.learn(unmoved, host, setting, 1e-1, Path(folder), questions=3, probes=1)
+    found[setting]["learned"], found[setting]["rounds"] = learned, rounds[-3:]
+grpo.engine_to_train = true_engine
 
 packed = make_engine(config, host)
 try:
@@ -170,12 +172,13 @@ def test_its_reward_is_that_of_the_environment(found):
     assert found["full"]["rewards"] == pytest.approx([1.1, 1.0, 0.0])
 
 
-def test_it_is_asked_of_other_tasks_before_and_after_and_what_it_says_then_is_the_moved_models(found):
-    before, after = found["rounds"]
-    assert list(found["learned"]["others"][""]) == ["before", "off", "on"]
-    assert len({*map(tuple, [before["before"], after["off"], after["on"]])}) > 1
-    assert before["before"] != after["off"]
-    assert [point["steps"] for point in found["learned"]["curve"]] == [0, 3]
+@pytest.mark.parametrize("setting", ["full", "lora"])
+def test_it_is_asked_of_other_tasks_before_and_after(found, setting):
+    before, off, on = found[setting]["rounds"]
+    assert list(found[setting]["learned"]["others"][""]) == ["before", "prompt", "off", "on"]
+    assert before["before"] != before["prompt"] != on["on"]
+    assert (before["before"] == off["off"]) == (setting == "lora")  # an adapter can be switched off
+    assert [point["steps"] for point in found[setting]["learned"]["curve"]] == [0, 3]
 
 
 def test_its_memory_is_measured(found):

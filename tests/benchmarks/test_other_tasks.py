@@ -5,6 +5,7 @@ import other_tasks
 import pytest
 from pieces import Pieces
 
+from dlr_core.errors import ConfigError
 from dlr_core.questions import distinct_items
 from dlr_core.records import Sample
 
@@ -62,8 +63,19 @@ def test_what_is_gained_is_a_mean_over_seeds_whose_interval_draws_questions():
     assert own["on"]["ci"] == alone["on"]["ci"]  # as many questions, however many seeds
     assert own["off"]["ci"][0] > alone["off"]["ci"][0]
     sheet = other_tasks.sheet({"ours": other_tasks.kept([first])})
-    assert sheet.rows[0][:5] == ("ours", "reasoning-gym:letter_counting", "40", "50.0", "+0.0 [+0.0, +0.0]")
-    assert sheet.rows[0][5].startswith("+50.0 [")
+    assert sheet.rows[0][:6] == ("ours", "reasoning-gym:letter_counting", "40", "50.0", "", "+0.0 [+0.0, +0.0]")
+    assert sheet.rows[0][6].startswith("+50.0 [")
+    asked = {task: {**own, "prompt": half[::-1]} for task, own in first.items()}
+    assert other_tasks.common([asked]) == ["before", "prompt", "off", "on"]
+    assert other_tasks.common([asked, second]) == ["before", "off", "on"]  # of a piece made before the prompt was asked
+
+
+def test_a_task_that_is_asked_before_and_after_is_not_trained_on(tmp_path, tiny_model):
+    with pytest.raises(ConfigError, match="syllogism is one of the five"):
+        learning.main([
+            "piece", "dlr", "--set", "env=dlr/Reasoning-v0", "--set", "task.name=reasoning-gym:syllogism",
+            "--main-model", str(tiny_model), "--pieces", str(tmp_path),
+        ])  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["dlr", "peft-prefix", "peft-prompt"])
@@ -78,19 +90,20 @@ def test_what_is_trained_beside_a_frozen_model_is_there_when_it_is_on_and_gone_w
         return {"": {way: [0.0] for way in ways}}
 
     monkeypatch.setattr(other_tasks, "ask", ask)
-    pytest.importorskip("peft")
+    if method != "dlr":
+        pytest.importorskip("peft")
     rate = ["--rate", "0.5"] if method != "dlr" else []
-    more = (part for key, value in SMALL.items() for part in ("--set", f"{key}={value}"))
+    small = {**SMALL, "estimator": "likelihood"}  # gold answers teach in so few steps what reward could not
+    more = (part for key, value in small.items() for part in ("--set", f"{key}={value}"))
     learning.main([
         "piece", method, *rate, "--minutes", "9", "--pieces", str(tmp_path), "--main-model", str(tiny_model),
         "--questions", "4", "--probes", "2", *more,
     ])  # fmt: skip
     before, after = asked
     assert before["before"] == after["off"]
-    assert after["on"] != after["off"]
+    assert after["on"] not in (after["off"], before["prompt"])
     piece = next(iter(Pieces(tmp_path).read().values()))
-    assert piece["others"] == {"": {"before": [0.0], "off": [0.0], "on": [0.0]}}
-    assert piece["gold"] == (method != "dlr")
+    assert piece["others"] == {"": {way: [0.0] for way in ("before", "prompt", "off", "on")}}
+    assert piece["gold"]
     assert [point["steps"] for point in piece["curve"]] == [0, 3, 6]
     assert 0 == piece["curve"][0]["flops"] < piece["curve"][1]["flops"] < piece["curve"][2]["flops"]
-    assert (piece["curve"][-1]["completions"] > 0) == (method == "dlr")

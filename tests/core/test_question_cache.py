@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from dlr_plugins.decoders import prefilling
 
 from dlr_core.question_cache import MB, QuestionCache
 from dlr_core.records import PromptCache
 
+UNEQUAL = ["What is 1 and 2?", "What is 1000000 and, in all, 2?", "What is 10?", "What is 3 and 4?"]
 QUESTIONS = [f"What is {n} and {n + 1}?" for n in range(6)]
 
 
@@ -170,9 +172,6 @@ def test_a_restored_cache_holds_the_same_bits_and_drops_in_the_same_order(prefil
     assert other.state() == cache.state()
 
 
-UNEQUAL = ["What is 1 and 2?", "What is 1000000 and, in all, 2?", "What is 10?"]
-
-
 @pytest.mark.parametrize("stripped", [False, True])
 def test_padding_is_not_held(prefill: Counted, stripped: bool) -> None:
     def made(questions: Sequence[str]) -> PromptCache:
@@ -190,8 +189,28 @@ def test_padding_is_not_held(prefill: Counted, stripped: bool) -> None:
         for mine, other in zip([*own.keys, *own.values], [*alone.keys, *alone.values], strict=True):
             torch.testing.assert_close(mine, other[:, :, start:], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(own.states_NSH, alone.states_NSH[:, start:], rtol=1e-4, atol=1e-5)
+    wide, fresh = cache.prompts(UNEQUAL), made(UNEQUAL)
+    if not stripped:
+        assert torch.equal(wide.mask_NS, fresh.mask_NS)  # beginnings stay in front, column by column the same tokens
+        torch.testing.assert_close(
+            wide.states_NSH * wide.mask_NS[..., None], fresh.states_NSH * fresh.mask_NS[..., None]
+        )
     short = cache.prompts([UNEQUAL[0], UNEQUAL[2]])
     assert short.mask_NS.shape[1] == prefill(UNEQUAL[:1]).mask_NS.shape[1]  # no wider than what is asked for
+
+
+@pytest.mark.parametrize("further", [0, 10**6])
+def test_prompts_of_unequal_length_are_restored_to_the_same_bits(
+    prefill: Counted, monkeypatch: Any, further: int
+) -> None:
+    monkeypatch.setattr(prefilling, "PASS_ON_CPU", further)
+    cache, other = QuestionCache(prefill, 10**12), QuestionCache(prefill, 10**12)
+    cache.keep(UNEQUAL[:3], prefill(UNEQUAL[:3]))
+    cache.prompts([*UNEQUAL[1:], QUESTIONS[5]])
+    other.restore(json.loads(json.dumps(cache.state())))
+    assert list(other.held) == list(cache.held)
+    assert all(same(other.held[text].own, held.own) for text, held in cache.held.items())
+    assert same(cache.prompts(UNEQUAL), other.prompts(UNEQUAL))
 
 
 def test_a_decoder_that_keeps_no_beginning_has_whole_prompts_held(prefill: Counted) -> None:
