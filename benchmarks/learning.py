@@ -48,7 +48,7 @@ from dlr_core.host import PluginHost
 OURS = "dlr"
 RATES = {"grpo-full": (1e-6, 3e-6, 1e-5, 3e-5), "grpo-lora": (3e-5, 1e-4, 3e-4, 1e-3)}
 """TRL's. No higher ones: all weights at 1e-4 and LoRA at 1e-3 end at 2 and 5 % right, below where they began."""
-TAUGHT = {"peft-prefix": (3e-3, 1e-2, 3e-2), "peft-prompt": (1e-2, 3e-2, 1e-1)}
+TAUGHT = {"peft-prefix": (3e-3, 1e-2, 3e-2, 1e-1), "peft-prompt": (1e-2, 3e-2, 1e-1, 3e-1)}
 """PEFT's, which see gold answers."""
 SWEPT = {**RATES, **TAUGHT}
 OTHERS = (

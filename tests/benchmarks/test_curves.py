@@ -179,9 +179,9 @@ def test_missing_pieces_are_trained_until_enough_and_none_twice(tmp_path, monkey
     assert sorted(made) == [("dlr", None, 0), ("grpo-full", 1e-6, 0)]
     assert not (tmp_path / "results.json").exists()
     learning.main(line)
-    assert len(made) == len(set(made)) == 2 + 14 + 4
+    assert len(made) == len(set(made)) == 2 + 16 + 4
     assert sorted(made[-4:]) == [
-        ("grpo-full", 3e-5, 1), ("grpo-lora", 1e-3, 1), ("peft-prefix", 3e-2, 1), ("peft-prompt", 1e-1, 1),
+        ("grpo-full", 3e-5, 1), ("grpo-lora", 1e-3, 1), ("peft-prefix", 1e-1, 1), ("peft-prompt", 3e-1, 1),
     ]  # fmt: skip
     assert max(most) == at_once
     assert (tmp_path / "learn_vs_grpo.png").is_file()
