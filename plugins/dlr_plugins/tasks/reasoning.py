@@ -1,6 +1,6 @@
 """reasoning-gym's procedural generators as tasks: ``reasoning-gym:<name>``."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -14,6 +14,7 @@ from dlr_core.records import Item, Verdict
 from dlr_core.splits import Split, normalise, split_of
 from dlr_plugins.tasks.answers import last_number, normalise_number
 from dlr_plugins.tasks.gymcheck import SYMBOLIC, defuse, judged
+from dlr_plugins.tasks.unhashed import HASHED, drawn
 
 defuse(DATASETS)
 SIZE = 100_000
@@ -79,15 +80,7 @@ class ReasoningGym:
         if split not in self._shelves:
             found: dict[str, Item] = {}
             idle = 0
-            for number in range(self.limit):
-                try:
-                    entry = self._dataset[number]
-                except IndexError:  # some run dry before their size
-                    break
-                except Exception as error:  # settings that it took, but cannot draw with
-                    raise DataError(
-                        f"reasoning-gym:{self.name} cannot draw with its settings: {first_line(error)}"
-                    ) from None
+            for entry in self._entries():
                 question = str(entry["question"])
                 key = normalise(question)
                 if split_of(question) == split and key not in found:
@@ -101,6 +94,21 @@ class ReasoningGym:
                 raise DataError(f"reasoning-gym:{self.name} gave no {split} question in {PATIENCE} draws")
             self._shelves[split] = list(found.values())
         return self._shelves[split]
+
+    def _entries(self) -> Iterator[Mapping[str, Any]]:
+        """What the generator draws, in its order."""
+        if self.name in HASHED:
+            yield from drawn(self.name, self.limit, self.kwargs)
+            return
+        for number in range(self.limit):
+            try:
+                yield self._dataset[number]
+            except IndexError:  # some run dry before their size
+                return
+            except Exception as error:  # settings that it took, but cannot draw with
+                raise DataError(
+                    f"reasoning-gym:{self.name} cannot draw with its settings: {first_line(error)}"
+                ) from None
 
     def gold_text(self, item: Item) -> str:
         """The completion that `likelihood` is taught.
