@@ -171,9 +171,8 @@ class HFDecoder(PromptText):
         shared = self._shared(rows, left)
         bodies = [row[len(shared) : len(row) - left] for row in rows]
         cache, computed = prefilled(self.body, bodies, self._beginning(shared), int(self.end_ids[0]), self.device)
-        self.usage.prefilled += computed + len(
-            shared
-        )  # kept or not: a resumed run must count what an unbroken one does
+        # what all begin with counts, kept or not: a resumed run must count what an unbroken one does
+        self.usage.prefilled += computed + len(shared)
         tails = torch.tensor([row[len(row) - left :] for row in rows], dtype=torch.long, device=self.device)
         pending_NPH = self.model.get_input_embeddings()(tails)
         return replace(cache, pending_NPH=pending_NPH, num_latents=latents)
