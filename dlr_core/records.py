@@ -159,7 +159,7 @@ class Beginning:
 
 @dataclass(frozen=True)
 class PromptCache:
-    """What the frozen model remembers of a batch of prompts; rows are padded on the left, a beginning's positions stay first.
+    """What the frozen model remembers of a batch of prompts; rows are padded on the left, after what all begin with.
 
     The last ``num_latents`` positions hold the anchor's latent tokens; ``pending_NPH`` are input embeddings not yet
     fed, with which decoding starts.
