@@ -7,17 +7,18 @@ A run could not be resumed on them, nor compared with another.
 import ast
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import IO, Any, cast
 
 from dlr_core.errors import DataError, first_line
 
 HASHED = (
     "isomorphic_strings", "knight_swap", "list_functions", "polynomial_multiplication", "ransom_note", "word_ladder",
 )  # fmt: skip
-"""Of reasoning-gym 0.1's generators those that differed between two hash seeds."""
+"""Of reasoning-gym 0.1's generators those that differed between two processes."""
 
 
 def drawn(name: str, size: int, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -35,9 +36,9 @@ def drawn(name: str, size: int, settings: Mapping[str, Any]) -> Iterator[dict[st
         start_new_session=True,  # Ctrl-C at a terminal is for the run
         text=True,
     )
-    assert process.stdout is not None
+    lines = cast(IO[str], process.stdout)
     try:
-        for line in process.stdout:
+        for line in lines:
             entry = ast.literal_eval(line)
             if isinstance(entry, str):
                 raise DataError(f"reasoning-gym:{name} cannot draw with its settings: {entry}")
@@ -49,7 +50,7 @@ def drawn(name: str, size: int, settings: Mapping[str, Any]) -> Iterator[dict[st
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
+        lines.close()
 
 
 def write(name: str, size: int, settings: Mapping[str, Any]) -> None:
@@ -59,6 +60,7 @@ def write(name: str, size: int, settings: Mapping[str, Any]) -> None:
     try:
         dataset = reasoning_gym.create_dataset(name, seed=0, size=size, **settings)
         for number in range(size):
+            random.seed(number)  # some draw from Python's own generator as well
             try:
                 entry = dataset[number]
             except IndexError:  # some run dry before their size
