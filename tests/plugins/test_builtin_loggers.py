@@ -1,5 +1,7 @@
 """The built-in loggers: what TensorBoard is given, and when `early-stop` stops."""
 
+import time
+
 import pytest
 from dlr_plugins.loggers.early_stop import EarlyStop
 from dlr_plugins.loggers.tensorboard import TensorBoard
@@ -109,8 +111,10 @@ def test_tensorboard_has_every_number_of_every_step_by_group(tmp_path):
     }
 
 
-def test_a_resumed_run_replaces_what_was_logged_after_its_checkpoint(tmp_path):
-    for earlier, numbers, reward in (([], (1, 2, 3), 0.0), ([step(1)], (2,), 9.0)):
+def test_a_resumed_run_replaces_what_was_logged_after_its_checkpoint(tmp_path, monkeypatch):
+    clock = time.time
+    for later, (earlier, numbers, reward) in enumerate((([], (1, 2, 3), 0.0), ([step(1)], (2,), 9.0))):
+        monkeypatch.setattr(time, "time", lambda later=later: clock() + later)  # files are read in the order of seconds
         board = TensorBoard()
         board.begin(run(tmp_path, earlier))
         for number in numbers:
