@@ -15,7 +15,9 @@ from dlr_core.records import Item, Sample
 from dlr_core.schedule import Schedule
 
 
-def learn(config: RunConfig, host: PluginHost, *, questions: int, probes: int) -> dict[str, object]:
+def learn(
+    config: RunConfig, host: PluginHost, *, questions: int, probes: int, others: bool = False
+) -> dict[str, object]:
     """Train to the settings' limits.
 
     Args:
@@ -23,10 +25,11 @@ def learn(config: RunConfig, host: PluginHost, *, questions: int, probes: int) -
         host: every component.
         questions: distinct test questions of every point, and distinct validation questions at the end.
         probes: points of the curve after the first.
+        others: whether the other tasks are asked before and after.
 
     Returns:
-        ``{"curve", "right", "validation", "gold", "others"}``, JSON-ready; ``right`` is the last point's, question by
-        question, ``others`` what :mod:`other_tasks` was answered.
+        ``{"curve", "right", "validation", "gold"}``, JSON-ready; ``right`` is the last point's, question by question.
+        With ``others`` what :mod:`other_tasks` was answered, under that name.
     """
     trainer = build_trainer(config, host)
     engine = trainer.env.engine
@@ -41,7 +44,9 @@ def learn(config: RunConfig, host: PluginHost, *, questions: int, probes: int) -
 
     answer, plain = switched_on(engine), other_tasks.prompted("")
     prompt = other_tasks.prompted(str(config.space.options["anchor"]))
-    before = other_tasks.ask(engine, host, {other_tasks.BEFORE: plain, other_tasks.PROMPT: prompt})
+    earlier = {other_tasks.BEFORE: plain, other_tasks.PROMPT: prompt}
+    later = {other_tasks.OFF: plain, other_tasks.ON: switched_on}
+    before = other_tasks.ask(engine, host, earlier) if others else None
     prober = Prober(distinct_items(engine.task, "test", questions), probes)
     prober.take(answer, seconds=0.0, steps=0, flops=0, completions=0)
     schedule = Schedule(config.optim, trainer.total_steps, config.minutes)
@@ -58,8 +63,6 @@ def learn(config: RunConfig, host: PluginHost, *, questions: int, probes: int) -
         "curve": prober.curve,
         "right": prober.right,
         "validation": sum(sample.correct for sample in chosen) / max(len(chosen), 1),
-        "others": other_tasks.together(
-            before, other_tasks.ask(engine, host, {other_tasks.OFF: plain, other_tasks.ON: switched_on})
-        ),
         "gold": config.warmstart.steps > 0 or bool(getattr(trainer.estimator, "needs_gold", False)),
+        **({"others": other_tasks.together(before, other_tasks.ask(engine, host, later))} if before else {}),
     }

@@ -83,7 +83,7 @@ def make(args: argparse.Namespace) -> None:
     if maker == OURS:
         from latents import learn
 
-        learned = learn(config, host, **asked)
+        learned = learn(config, host, **asked, others=True)
     elif maker == "peft":
         from soft_prompts import learn as learn_soft_prompt
 

@@ -16,6 +16,7 @@ from dlr_core.errors import ConfigError, RunFolderError, first_line
 from dlr_core.records import PromptCache
 from dlr_plugins.baselines.options import SoftPromptOptions
 from dlr_plugins.decoders.cache_name import CACHE
+from dlr_plugins.decoders.prefilling import layers_of
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -97,9 +98,7 @@ class SoftPrompt:
         given = mask_NS.shape[1] - embeds_NPH.shape[1]  # virtual tokens that are in the cache have no states
         states = nn.functional.pad(out.last_hidden_state, (0, 0, given, 0))
         last = torch.tensor([row[-1:] for row in rows], device=decoder.device)
-        keys = tuple(layer.keys for layer in cache.layers)
-        values = tuple(layer.values for layer in cache.layers)
-        return PromptCache(keys, values, mask_NS, states, table(last), 0)
+        return PromptCache(*layers_of(cache), mask_NS, states, table(last), 0)
 
     def save(self, folder: Path) -> None:
         """Write PEFT's own files (``adapter_model.safetensors``): ``PeftModel.from_pretrained`` reads them too."""

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from transformers import DynamicCache
 
 from dlr_core.cost import Usage
 from dlr_core.errors import ModelError
@@ -26,7 +25,7 @@ from dlr_plugins.decoders.flops import token_flops
 from dlr_plugins.decoders.loading import load
 from dlr_plugins.decoders.outline import Outline
 from dlr_plugins.decoders.packed_linear import pack
-from dlr_plugins.decoders.prefilling import prefilled
+from dlr_plugins.decoders.prefilling import layers_of, prefilled
 from dlr_plugins.decoders.products import Products, check_products, products_here
 from dlr_plugins.decoders.prompt_limits import check_room, positions_of, usable
 from dlr_plugins.decoders.quantised import Weights, check_weights, quantise
@@ -138,7 +137,11 @@ class HFDecoder(PromptText):
             raise ModelError(f"expected a main model with a plain key/value cache, got layers {', '.join(kinds)}")
         sizes = [(layer.keys.shape[1], layer.keys.shape[3]) for layer in layers]
         states, mask_NS = out.last_hidden_state, torch.ones(1, len(first), dtype=torch.long, device=self.device)
-        return sizes, tuple(first[:same]), PromptCache(*_layers(getattr(out, CACHE)), mask_NS, states, states[:, :0], 0)
+        return (
+            sizes,
+            tuple(first[:same]),
+            PromptCache(*layers_of(getattr(out, CACHE)), mask_NS, states, states[:, :0], 0),
+        )
 
     def _can_share(self, prompt: PromptCache, at_once: int) -> bool:
         """Whether chains can share prompts on this model; where they cannot, the reason is logged."""
@@ -190,7 +193,7 @@ class HFDecoder(PromptText):
             return None
         if ids not in self._beginnings:
             out = self.body(input_ids=torch.tensor([ids], device=self.device), use_cache=True)
-            self._beginnings[ids] = Beginning(ids, *_layers(getattr(out, CACHE)), out.last_hidden_state)
+            self._beginnings[ids] = Beginning(ids, *layers_of(getattr(out, CACHE)), out.last_hidden_state)
             while len(self._beginnings) > BEGINNINGS:
                 self._beginnings.pop(next(iter(self._beginnings)))
         return self._beginnings[ids]
@@ -207,7 +210,7 @@ class HFDecoder(PromptText):
         """
         with steered(self._layer_modules, self.device, steer):
             out = feed_after(self.body, cache, embeds_NPH)
-        keys, values = _layers(getattr(out, CACHE))
+        keys, values = layers_of(getattr(out, CACHE))
         states: Tensor = out.last_hidden_state
         count = states.shape[0] * states.shape[1]
         self.usage.prefilled += count
@@ -360,7 +363,3 @@ class HFDecoder(PromptText):
             digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}".encode())
             digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
         return digest.hexdigest()
-
-
-def _layers(cache: DynamicCache) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    return tuple(layer.keys for layer in cache.layers), tuple(layer.values for layer in cache.layers)

@@ -82,8 +82,12 @@ def _one_pass(
     states = out.last_hidden_state
     if start is not None:
         states = torch.cat([start.states_1PH.expand(count, -1, -1), states], 1)
-    keys, values = (tuple(getattr(layer, name) for layer in cache.layers) for name in ("keys", "values"))
-    return PromptCache(keys, values, mask_NS, states, states[:, :0], 0, beginning=start)
+    return PromptCache(*layers_of(cache), mask_NS, states, states[:, :0], 0, beginning=start)
+
+
+def layers_of(cache: DynamicCache) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Keys and values, layer by layer."""
+    return tuple(layer.keys for layer in cache.layers), tuple(layer.values for layer in cache.layers)
 
 
 def _together(parts: Sequence[PromptCache], passes: Sequence[Sequence[int]], start: Beginning | None) -> PromptCache:

@@ -1,7 +1,7 @@
-"""Questions of generators that draw from sets: in a process of its own, in which a set's order is always the same.
+"""Questions of generators that would ask others in every process: drawn in one of its own, in which they are the same.
 
-Python orders sets of text by a hash that is another in every process, so these generators ask other questions in each.
-A run could not be resumed on them, nor compared with another.
+Most of them draw from sets, which Python orders by a hash that differs from process to process; one draws from Python's
+own generator. A run could not be resumed on them, nor compared with another.
 """
 
 import ast
