@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dlr_core.records import Beginning, PromptCache
+from dlr_core.replay import stack
 from dlr_plugins.decoders.cache_name import CACHE
 
 PASS_ON_CPU, PASS_ELSEWHERE = 32, 2048
@@ -93,28 +95,19 @@ def layers_of(cache: DynamicCache) -> tuple[tuple[Tensor, ...], tuple[Tensor, ..
 def _together(parts: Sequence[PromptCache], passes: Sequence[Sequence[int]], start: Beginning | None) -> PromptCache:
     """Rows of several passes in one cache, each where it was in the batch."""
     fixed = start.length if start else 0
+    places = {row: (part, place) for part, rows in zip(parts, passes, strict=True) for place, row in enumerate(rows)}
+    each = [_row(*places[row], fixed) for row in range(len(places))]
+    return replace(stack(each, [start] * len(each)), beginning=start)
 
-    def merged(tensors: Sequence[Tensor], first: Tensor | None, place: int) -> Tensor:
-        """Of (rows, …, positions, …) tensors whose positions are dimension ``place``."""
-        shape = list(tensors[0].shape)
-        shape[0], shape[place] = sum(map(len, passes)), max(tensor.shape[place] for tensor in tensors)
-        whole = tensors[0].new_zeros(shape)
-        if first is not None:
-            whole.narrow(place, 0, fixed).copy_(first.expand_as(whole.narrow(place, 0, fixed)))
-        for tensor, rows in zip(tensors, passes, strict=True):
-            own = tensor.narrow(place, fixed, tensor.shape[place] - fixed)
-            at = torch.tensor(rows, device=own.device)
-            whole.narrow(place, shape[place] - own.shape[place], own.shape[place]).index_copy_(0, at, own)
-        return whole
 
-    mask_NS = merged([part.mask_NS for part in parts], None, 1)
-    mask_NS[:, :fixed] = 1
-    states = merged([part.states_NSH for part in parts], start.states_1PH if start else None, 1)
-    keys, values = (
-        tuple(
-            merged([getattr(part, name)[layer] for part in parts], getattr(start, name)[layer] if start else None, 2)
-            for layer in range(len(parts[0].keys))
-        )
-        for name in ("keys", "values")
+def _row(part: PromptCache, place: int, fixed: int) -> PromptCache:
+    """One row, without keys, values and states of the first positions."""
+    at = slice(place, place + 1)
+    return replace(
+        part,
+        keys=tuple(key[at, :, fixed:] for key in part.keys),
+        values=tuple(value[at, :, fixed:] for value in part.values),
+        mask_NS=part.mask_NS[at],
+        states_NSH=part.states_NSH[at, fixed:],
+        pending_NPH=part.pending_NPH[at],
     )
-    return PromptCache(keys, values, mask_NS, states, states[:, :0], 0, beginning=start)
