@@ -64,8 +64,16 @@ class RankError(DLRError, RuntimeError):
         super().__init__(message)
 
 
-class DamageWarning(UserWarning):
+class DLRWarning(UserWarning):
+    """A warning of this project's own: one line on the command line's stderr, like its errors."""
+
+
+class DamageWarning(DLRWarning):
     """Something was damaged, and what is older and intact is used instead."""
+
+
+class RoomWarning(DLRWarning):
+    """There was no room for what is kept to save time: it is made again when it is needed."""
 
 
 def first_line(error: BaseException) -> str:

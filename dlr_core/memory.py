@@ -7,6 +7,8 @@ step holds at its fullest (docs/memory.md derives the counts, and says how far t
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from dlr_core.parts import longest
+
 SINGLE = 4
 """Bytes of float32, in which everything learns."""
 COPIES = 4
@@ -81,6 +83,8 @@ class RunSize:
     """First positions that all prompts have in common: they are held once."""
     store_limit: int = 0
     """Bytes that prompts of stored questions take at most."""
+    on_disk: bool = False
+    """Whether they are in a file."""
     sampled: bool = False
     """Whether tokens of the rollout are sampled."""
     needs_gradient: bool = True
@@ -169,14 +173,20 @@ def assistant_bytes(model: ModelSize, run: RunSize, questions: int, chains: int,
     return SINGLE * (run.blocks * run.width * block + 2 * tokens * model.hidden * bool(run.blocks))
 
 
+def store_bytes(model: ModelSize, run: RunSize) -> int:
+    """What the prompts of all stored questions take, wherever they are kept."""
+    whole, common = prompt_bytes(model, run.prompt + run.latents), prompt_bytes(model, run.beginning)
+    return min(run.store_limit, run.stored * (whole - common) + common * bool(run.stored))
+
+
 def plan(model: ModelSize, run: RunSize) -> Plan:
     """Bytes of every part of a run."""
-    stored, common = prompt_bytes(model, run.prompt + run.latents), prompt_bytes(model, run.beginning)
+    stored = prompt_bytes(model, run.prompt + run.latents)
     held = {
         "main model": model.weights,
         "packed copies": model.packed,
         "learned, gradients, Adam": COPIES * SINGLE * run.trained,
-        STORES: min(run.store_limit, run.stored * (stored - common) + common * bool(run.stored)),
+        STORES: 0 if run.on_disk else store_bytes(model, run),
     }
     chains = run.questions * run.decodes
     phases = {
@@ -188,11 +198,11 @@ def plan(model: ModelSize, run: RunSize) -> Plan:
         phases["update"] = _learn(model, run, 2 * run.questions, chains * run.completions, chains // run.questions)
         phases["update"]["assistant"] = phases["rollout"]["assistant"]
     if run.replayed and run.searched:
-        rows = min(run.searched, run.at_once or run.searched)
+        rows = longest(run.searched, run.at_once)
         phases["search"] = _decode(model, run, rows, rows * run.tries, True)
         phases["search"]["assistant"] = assistant_bytes(model, run, rows, rows, back=False)
     if run.replayed:
-        rows = min(run.replayed, run.at_once or run.replayed)
+        rows = longest(run.replayed, run.at_once)
         phases["replay"] = _learn(model, run, rows, rows, 1)
         phases["replay"]["assistant"] = assistant_bytes(model, run, rows, rows)
     return Plan(held, phases)

@@ -1,14 +1,17 @@
 """Prompts that have been prefilled, kept for as long as there is room: the main model is frozen, so they stay valid.
 
-Of a question only its own positions after its beginning are held, no padding; a beginning is held once, for all that go
-on from it.
+Of a question only its own positions after its beginning are held, no padding; a beginning is held once, in memory, for
+all that go on from it.
 """
 
+import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dlr_core.errors import RoomWarning, first_line
+from dlr_core.prompt_store import Kept, Memory, PromptStore
 from dlr_core.records import Beginning, PromptCache
 from dlr_core.replay import stack
 
@@ -23,13 +26,15 @@ class Held:
     cohort: tuple[str, ...]
     """Questions that were prefilled together: prefilling them again gives the same bits."""
     row: int
-    own: PromptCache
-    """One row without padding, its keys, values and states without those of the beginning."""
+    kept: Kept
+    size: int
+    """Bytes, its beginning's left out."""
+    beginning: Beginning | None
 
     @property
-    def size(self) -> int:
-        """Bytes, its beginning's left out."""
-        return sum(t.nbytes for t in (*self.own.keys, *self.own.values, self.own.states_NSH, self.own.pending_NPH))
+    def own(self) -> PromptCache:
+        """One row without padding, its keys, values and states without those of the beginning."""
+        return self.kept.read()
 
 
 class QuestionCache:
@@ -38,10 +43,11 @@ class QuestionCache:
     Args:
         prefill: gives the prompts of distinct questions, in their order.
         limit: bytes that are held at most.
+        store: where.
     """
 
-    def __init__(self, prefill: Prefill, limit: int) -> None:
-        self.prefill, self.limit = prefill, limit
+    def __init__(self, prefill: Prefill, limit: int, store: PromptStore | None = None) -> None:
+        self.prefill, self.limit, self.store = prefill, limit, store or Memory()
         self.held: OrderedDict[str, Held] = OrderedDict()
         self.size = 0
         """Bytes held, beginnings included."""
@@ -49,6 +55,8 @@ class QuestionCache:
         self._lent: Counter[tuple[int, ...]] = Counter()
         """How many prompts that are held go on from each."""
         self._asked = self._found = 0
+        self._refused = False
+        """Whether the store had no room once."""
 
     def keep(self, questions: Sequence[str], cache: PromptCache) -> None:
         """Hold what has been prefilled anyway: prompts of distinct questions, in their order, without latents."""
@@ -79,21 +87,37 @@ class QuestionCache:
 
     def _hold(self, question: str, cohort: tuple[str, ...], row: int, own: PromptCache) -> None:
         if start := own.beginning:
+            own = replace(own, beginning=self._beginnings.get(start.ids, start))
+        try:
+            kept = self.store.keep(own)
+        except OSError as error:
+            self._refuse(error)
+            return
+        if start := own.beginning:
             self.size += 0 if start.ids in self._beginnings else start.size
-            own = replace(own, beginning=self._beginnings.setdefault(start.ids, start))
+            self._beginnings[start.ids] = start
             self._lent[start.ids] += 1
-        self.held[question] = Held(cohort, row, own)
-        self.size += self.held[question].size
+        size = sum(t.nbytes for t in (*own.keys, *own.values, own.states_NSH, own.pending_NPH))
+        self.held[question] = Held(cohort, row, kept, size, own.beginning)
+        self.size += size
 
     def _shrink(self) -> None:
         while self.size > self.limit:
             _, dropped = self.held.popitem(last=False)
             self.size -= dropped.size
-            if start := dropped.own.beginning:
+            dropped.kept.forget()
+            if start := dropped.beginning:
                 self._lent[start.ids] -= 1
                 if not self._lent[start.ids]:
                     del self._lent[start.ids]
                     self.size -= self._beginnings.pop(start.ids).size
+
+    def _refuse(self, error: OSError) -> None:
+        """Say why a prompt is not held, once."""
+        if not self._refused:
+            told = f"no room for prefilled prompts ({first_line(error)}): those that are not kept are prefilled again"
+            warnings.warn(told, RoomWarning, stacklevel=2)
+        self._refused = True
 
     def log(self) -> dict[str, Any]:
         """Since the last call, the share of the prompts asked for that were held; and how much is held now."""

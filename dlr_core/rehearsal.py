@@ -1,6 +1,6 @@
 """What a run does with its successes: find more of them, remember them, raise their likelihood under new latents."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -12,6 +12,8 @@ from dlr_core.advantages import RARITY_FLOOR
 from dlr_core.aside import Pending
 from dlr_core.everyone import joined_completions, joined_items, nothing_completed
 from dlr_core.frontier import Frontier
+from dlr_core.parts import parts
+from dlr_core.prompt_store import Disk, Memory
 from dlr_core.question_cache import QuestionCache
 from dlr_core.records import Completions, Item, PromptCache, Sample
 from dlr_core.replay import ReplayBuffer, Success, padded
@@ -42,7 +44,7 @@ class Rehearsal:
         self.openings = tuple(openings)
         self.buffer = ReplayBuffer(settings.capacity)
         self.frontier = Frontier(settings.frontier)
-        self.questions = QuestionCache(self.env.engine.prefill, settings.cache_bytes)
+        self.questions = self._no_questions()
 
     def take(
         self, own_B: Sequence[Item], cache: PromptCache, completions: Completions, correct_BK: Tensor, rate_B: Tensor
@@ -183,9 +185,14 @@ class Rehearsal:
         self.buffer.restore(state["successes"], self._item)
         waiting = [self._item(saved["index"]) for saved in state["frontier"]]
         self.frontier.waiting = {item.question: item for item in waiting}
-        self.questions = QuestionCache(self.questions.prefill, self.questions.limit)
+        self.questions = self._no_questions()
         if self.ranks.size == 1 and "questions" in state:
             self.questions.restore(state["questions"])
+
+    def _no_questions(self) -> QuestionCache:
+        on_disk = self.settings.cached_on_disk(self.env.engine.decoder.device.type)
+        store = Disk() if on_disk else Memory()
+        return QuestionCache(self.env.engine.prefill, self.settings.cache_bytes, store)
 
     def _item(self, index: int) -> Item:
         found: Item = self.env.engine.task.item("train", index)
@@ -239,12 +246,6 @@ class Rehearsal:
 
     def _noise(self, rows: int) -> Tensor:
         return self.settings.noise * self.collector.noise(rows)
-
-
-def parts(count: int, most: int | None) -> Iterator[slice]:
-    """Slices of ``most`` (all if None), the last perhaps shorter, that together are ``count``."""
-    size = most or max(1, count)
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 def spread(states_NSH: Tensor, mask_NS: Tensor) -> Tensor:

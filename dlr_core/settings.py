@@ -102,8 +102,8 @@ class ReplaySettings(Section):
     at_once: int | None = Field(
         None,
         ge=1,
-        description="Successes learned from at a time, and questions searched on at a time; all if not given. The same "
-        "updates in less memory.",
+        description="Successes learned from at a time, and searches that are one batch, at most; all if not given. The "
+        "same updates in less memory and more time.",
     )
     updates: int = Field(
         2, ge=1, description="Updates on remembered successes in a step; the first is also the rollout's."
@@ -141,6 +141,11 @@ class ReplaySettings(Section):
         description="Megabytes of prompts of remembered and unsolved questions that are kept prefilled; others are "
         "prefilled again when they are drawn.",
     )
+    cache_on: Literal["auto", "disk", "memory"] = Field(
+        "auto",
+        description="Where: in a temporary file (TMPDIR, else /var/tmp), or in memory; auto: disk on a CPU, memory "
+        "elsewhere.",
+    )
     tries: int = Field(
         8, ge=1, le=1024, description="Completions per searched question: different ones, sampled at temperature 1."
     )
@@ -154,6 +159,10 @@ class ReplaySettings(Section):
     def cache_bytes(self) -> int:
         """``cache_mb`` in bytes."""
         return int(self.cache_mb * 10**6)
+
+    def cached_on_disk(self, device: str) -> bool:
+        """Whether the prompts of a main model on this kind of device are kept in a file."""
+        return self.cache_on == "disk" or (self.cache_on == "auto" and device == "cpu")
 
 
 class WarmstartSettings(Section):

@@ -27,7 +27,7 @@ from dlr_cli.commands.run import run
 from dlr_cli.commands.serve import serve
 from dlr_cli.commands.space import space_app
 from dlr_cli.commands.sweep import sweep
-from dlr_core.errors import ConfigError, DamageWarning, DLRError, RankError
+from dlr_core.errors import ConfigError, DLRError, DLRWarning, RankError
 from dlr_core.plain import one_line
 from dlr_core.values import is_text
 
@@ -140,7 +140,7 @@ def _plain_warnings() -> Iterator[None]:
     shown = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-        if issubclass(category, DamageWarning):
+        if issubclass(category, DLRWarning):
             print(f"warning: {message}", file=sys.stderr)
         else:
             shown(message, category, *where, **more)

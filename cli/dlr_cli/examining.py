@@ -14,8 +14,8 @@ from dlr_core.paths import expanded, is_file, is_folder
 
 RUN_BYTES = 0.1 * GIGABYTE
 """A run of the default settings leaves half of it."""
-WORKING_BYTES = 1.5 * GIGABYTE
-"""Activations, and the frozen weights a second time, in the order in which they are multiplied."""
+WORKING_BYTES, DEFAULT_BYTES = 1.5 * GIGABYTE, 2.0 * GIGABYTE
+"""Beside the main model: the least (packages, activations, the frozen weights in another order), and by default."""
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
@@ -25,21 +25,27 @@ def examine(main_model: str, out: Path) -> list[Check]:
     if any(check.state == "problem" for check in installed):
         return installed
     from dlr_plugins.decoders import smollm2
+    from dlr_plugins.decoders.loading import device_named
 
     from dlr_core.host import PluginHost
+    from dlr_core.prompt_store import spacious
     from dlr_core.settings import ReplaySettings
 
     host = PluginHost.from_entry_points()
     model = _model(main_model)
     size = smollm2.MODEL_BYTES if main_model == smollm2.NAME else _size(expanded(main_model))
-    kept = ReplaySettings().cache_bytes
+    replay = ReplaySettings()
+    on_disk = replay.cached_on_disk(device_named("auto").type)
+    in_memory = 0 if on_disk else replay.cache_bytes
     checks = [*installed, *plugins(host), device(), model]
     if main_model == smollm2.NAME:
         checks.append(_hub())
         if not smollm2.is_cached():
             checks.append(disk(smollm2.cache_root(), smollm2.FETCH_BYTES, "the main model"))
-    checks += [disk(out, RUN_BYTES, "runs"), memory(size + WORKING_BYTES, size + WORKING_BYTES + kept), writable(out)]
-    return checks
+    checks.append(disk(out, RUN_BYTES, "runs"))
+    if on_disk:
+        checks.append(disk(spacious(), replay.cache_bytes, "prefilled prompts", spared=True))
+    return [*checks, memory(size + WORKING_BYTES, size + DEFAULT_BYTES + in_memory), writable(out)]
 
 
 def _endpoint() -> str:

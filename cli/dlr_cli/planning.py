@@ -1,5 +1,6 @@
 """The memory plan of ``dlr run --dry-run``: what a run would take, what there is, and how much more would fit."""
 
+import shutil
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from dlr_cli.table import headed
 from dlr_core.config import MOST_CHAINS, RunConfig
 from dlr_core.errors import DLRError, kind_and_line
 from dlr_core.host import PluginHost
-from dlr_core.memory import PARTS, ModelSize, Plan, RunSize, largest, of_rank, plan
+from dlr_core.memory import PARTS, ModelSize, Plan, RunSize, largest, of_rank, plan, store_bytes
 from dlr_core.pipeline import env_kwargs
+from dlr_core.prompt_store import spacious
 from dlr_core.questions import calibration_questions
 from dlr_core.timelimit import within
 
@@ -42,7 +44,8 @@ def print_plan(config: RunConfig, host: PluginHost, ranks: int, console: Console
     share = of_rank(run, ranks)
     there = outline.available() // (ranks if outline.place.type == "cpu" else 1)
     console.print(_table(plan(outline.size, share), config, ranks))
-    for line in [*_verdict(outline.size, share, there, outline.positions, _bound(config, host)), *notes]:
+    lines = _verdict(outline.size, share, there, outline.positions, _bound(config, host))
+    for line in [*lines, *_on_disk(outline.size, share, ranks), *notes]:
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -74,6 +77,18 @@ def _verdict(model: ModelSize, run: RunSize, there: int, positions: int | None, 
         f"at its fullest ({made.fullest}) {_gb(made.total)} of {_gb(there)} that are free: {fits}",
         "most that fits, all else as it is: "
         + ", ".join(f"{which} = {beyond[which]}{found[which]} (set: {now[which]})" for which in most),
+    ]
+
+
+def _on_disk(model: ModelSize, run: RunSize, ranks: int) -> list[str]:
+    """What a file of remembered prompts takes, and where."""
+    if not (run.on_disk and run.stored):
+        return []
+    size, folder = ranks * store_bytes(model, run), spacious()
+    free = shutil.disk_usage(folder).free
+    room = "" if size <= free else ": NOT enough, prompts that find no room are prefilled again"
+    return [
+        f"prompts of replay and frontier: {_gb(size)} on disk, in {folder}, of {_gb(free)} that are free there{room}"
     ]
 
 
@@ -125,6 +140,7 @@ def _run_size(config: RunConfig, host: PluginHost, outline: Any) -> tuple[RunSiz
         stored=(replay.capacity + replay.frontier) if replay.chains else 0,
         beginning=beginning,
         store_limit=replay.cache_bytes,
+        on_disk=replay.cached_on_disk(outline.place.type),
         sampled=config.decoder.temperature > 0,
         needs_gradient=getattr(estimator, "needs_gradient", True),
         residual=shares,

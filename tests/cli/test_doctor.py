@@ -55,8 +55,8 @@ def test_where_all_is_well_the_exit_code_is_0_and_every_check_is_there(dlr):
     assert out.splitlines()[-1] == "a run can work"
     code, out, _ = dlr("doctor", "--json")
     names = [check["name"] for check in json.loads(out)["checks"]]
-    assert {"deeplatent-reasoning", "plugin builtin", "plugin envs", "device", MODEL, "hub", "disk for runs", "memory",
-            "folder runs"} <= set(names)  # fmt: skip
+    assert {"deeplatent-reasoning", "plugin builtin", "plugin envs", "device", MODEL, "hub", "disk for runs",
+            "disk for prefilled prompts", "memory", "folder runs"} <= set(names)  # fmt: skip
     assert not (smollm2.cache_root().parent / "runs").exists()
 
 
@@ -185,11 +185,21 @@ def test_a_full_disk_is_a_problem(dlr, monkeypatch):
     assert finding(dlr, "disk for runs") == expected
 
 
-@pytest.mark.parametrize(("available", "code", "state"), [(1.2e9, 1, "problem"), (2.5e9, 0, "warning"), (8e9, 0, "ok")])
+def test_without_room_for_prefilled_prompts_a_run_is_only_slower(dlr, monkeypatch, tmp_path):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(dlr_core.health.shutil, "disk_usage", lambda path: usage(7e8))
+    todo = f"make room on the disk of {tmp_path}, or set TMPDIR; a run is slower without"
+    expected = (0, "warning", "0.7 GB free, needed 1.2", todo)
+    assert finding(dlr, "disk for prefilled prompts") == expected
+
+
+@pytest.mark.parametrize(("available", "code", "state"), [(1.2e9, 1, "problem"), (2.4e9, 0, "warning"), (8e9, 0, "ok")])
 def test_little_memory_is_a_warning_and_too_little_a_problem(dlr, monkeypatch, available, code, state):
     memory = namedtuple("memory", "available")
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory(available))
-    found = f"{available / 1e9:.1f} GB available, the default takes up to 3.2"
+    found = f"{available / 1e9:.1f} GB available, the default takes up to 2.5"
     assert finding(dlr, "memory")[:3] == (code, state, found)
 
 

@@ -1,6 +1,8 @@
 """``dlr run --dry-run``: settings on stdout, a memory plan on stderr."""
 
 import json
+import re
+from collections import namedtuple
 
 import dlr_plugins.decoders.outline as outlines
 import pytest
@@ -84,17 +86,35 @@ def test_a_plan_follows_what_a_run_does_without(dlr, tiny_model, monkeypatch):
         ("decoder.scored_at_once=16", "activations", 3),
         ("replay.cache_mb=0.01", "replay and frontier", 0),
     ):
-        all_of_it, lean = planned(dlr, tiny_model), planned(dlr, tiny_model, "--set", setting)
+        whole = ("--set", "replay.cache_on=memory")
+        all_of_it, lean = planned(dlr, tiny_model, *whole), planned(dlr, tiny_model, *whole, "--set", setting)
         less, more = (float(cells(err, part)[place].replace(",", "") or 0) for err in (lean, all_of_it))
         assert less < 0.5 * more, setting
     assert less == 0.01
 
 
 def test_without_filler_a_plan_has_shorter_prompts(dlr, tiny_model):
-    seven = ("--set", "space.num_latents=7")
+    seven = ("--set", "space.num_latents=7", "--set", "replay.cache_on=memory")
     filled, closing = planned(dlr, tiny_model, *seven), planned(dlr, tiny_model, *seven, "--set", "space.filler=")
     held, less = (float(cells(err, "replay and frontier")[0]) for err in (filled, closing))
     assert 0 < less < held
+
+
+def test_prompts_on_a_disk_take_room_there_and_not_in_memory(dlr, tiny_model, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(planning.shutil, "disk_usage", lambda path: usage(4 * 10**9))
+    held = cells(planned(dlr, tiny_model, "--set", "replay.cache_on=memory"), "replay and frontier")[0]
+    err = planned(dlr, tiny_model, "--set", "replay.capacity=10000")
+    assert float(held.replace(",", "")) > 0
+    assert cells(err, "replay and frontier")[0] == "0"
+    size, room = re.search(
+        r"prompts of replay and frontier: (\S+) GB on disk, in \S+, of (\S+) GB .* there$", err, re.M
+    ).groups()
+    assert float(size) > 0
+    assert room == "4.00"
+    monkeypatch.setattr(planning.shutil, "disk_usage", lambda path: usage(10))
+    assert "NOT enough" in planned(dlr, tiny_model, "--set", "replay.capacity=10000")
+    assert "on disk" not in planned(dlr, tiny_model, "--set", "replay.chains=0")
 
 
 def test_a_saved_space_has_a_plan(dlr, tiny_model, tmp_path):

@@ -1,14 +1,16 @@
 """Prompts kept prefilled: the same bits as prefilled, within the limit, least recently asked for dropped first."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from dlr_plugins.decoders import prefilling
 
+from dlr_core.prompt_store import Disk, Memory
 from dlr_core.question_cache import MB, QuestionCache
 from dlr_core.records import PromptCache
 
@@ -61,13 +63,24 @@ def limit_of(prefill: Counted, count: int) -> int:
     return int(cache.size + held.size * (count - 0.5))
 
 
+Make = Callable[[Callable[[Sequence[str]], PromptCache], int], QuestionCache]
+
+
+@pytest.fixture(params=["memory", "disk"])
+def made(request: Any, tmp_path: Path) -> Make:
+    """A new cache, in memory or on disk."""
+    return lambda prefill, limit: QuestionCache(
+        prefill, limit, Memory() if request.param == "memory" else Disk(tmp_path)
+    )
+
+
 @pytest.fixture
 def prefill(tiny_decoder: Any) -> Counted:
     return Counted(tiny_decoder)
 
 
-def test_a_prompt_comes_back_as_it_was_prefilled(prefill: Counted) -> None:
-    cache, fresh = QuestionCache(prefill, 10**12), prefill(QUESTIONS)
+def test_a_prompt_comes_back_as_it_was_prefilled(made: Make, prefill: Counted) -> None:
+    cache, fresh = made(prefill, 10**12), prefill(QUESTIONS)
     cache.keep(QUESTIONS, fresh)
     assert fresh.beginning is not None
     assert fresh.beginning.length > 3
@@ -88,8 +101,8 @@ def test_what_all_prompts_begin_with_is_not_held_with_each(prefill: Counted) -> 
     assert storages == {0}  # no view that holds the whole prompt
 
 
-def test_only_what_is_missing_is_prefilled_and_all_of_it_at_once(prefill: Counted) -> None:
-    cache = QuestionCache(prefill, 10**12)
+def test_only_what_is_missing_is_prefilled_and_all_of_it_at_once(made: Make, prefill: Counted) -> None:
+    cache = made(prefill, 10**12)
     prompts(cache, QUESTIONS[1:3])
     found = prompts(cache, QUESTIONS[:4])
     assert prefill.asked == [tuple(QUESTIONS[1:3]), (QUESTIONS[0], QUESTIONS[3])]
@@ -98,9 +111,9 @@ def test_only_what_is_missing_is_prefilled_and_all_of_it_at_once(prefill: Counte
     assert same(found[3], row(again, 1))
 
 
-def test_the_least_recently_asked_for_is_dropped_and_the_limit_kept(prefill: Counted) -> None:
+def test_the_least_recently_asked_for_is_dropped_and_the_limit_kept(made: Make, prefill: Counted) -> None:
     limit = limit_of(prefill, 3)
-    cache = QuestionCache(prefill, limit)
+    cache = made(prefill, limit)
     for question in QUESTIONS[:3]:
         prompts(cache, [question])
     prompts(cache, [QUESTIONS[0]])
@@ -112,9 +125,11 @@ def test_the_least_recently_asked_for_is_dropped_and_the_limit_kept(prefill: Cou
     assert cache.size == alive(cache)
 
 
-def test_beginnings_are_within_the_limit_each_held_once_and_given_back_with_its_last_prompt(prefill: Counted) -> None:
+def test_beginnings_are_within_the_limit_each_held_once_and_given_back_with_its_last_prompt(
+    made: Make, prefill: Counted
+) -> None:
     pairs = [[f"Case {n} is one of many that are alike: {m}" for m in range(2)] for n in range(12)]
-    cache = QuestionCache(prefill, 10**12)
+    cache = made(prefill, 10**12)
     for pair in pairs:
         prompts(cache, pair)
     starts = [held.own.beginning for held in cache.held.values()]
@@ -136,16 +151,16 @@ def test_beginnings_are_within_the_limit_each_held_once_and_given_back_with_its_
 
 
 @pytest.mark.parametrize("limit", [0, 1])
-def test_what_is_asked_for_is_given_though_there_is_no_room_for_it(prefill: Counted, limit: int) -> None:
-    cache = QuestionCache(prefill, limit)
+def test_what_is_asked_for_is_given_though_there_is_no_room_for_it(made: Make, prefill: Counted, limit: int) -> None:
+    cache = made(prefill, limit)
     found = prompts(cache, QUESTIONS)
     fresh = prefill(QUESTIONS)
     assert all(same(one, row(fresh, number)) for number, one in enumerate(found))
     assert (len(cache.held), cache.size) == (0, 0)
 
 
-def test_hits_are_counted_since_the_last_time(prefill: Counted) -> None:
-    cache = QuestionCache(prefill, 10**12)
+def test_hits_are_counted_since_the_last_time(made: Make, prefill: Counted) -> None:
+    cache = made(prefill, 10**12)
     assert "question_cache_hits" not in cache.log()
     prompts(cache, QUESTIONS[:2])
     prompts(cache, QUESTIONS[:2])
@@ -155,9 +170,9 @@ def test_hits_are_counted_since_the_last_time(prefill: Counted) -> None:
     assert "question_cache_hits" not in cache.log()
 
 
-def test_a_restored_cache_holds_the_same_bits_and_drops_in_the_same_order(prefill: Counted) -> None:
+def test_a_restored_cache_holds_the_same_bits_and_drops_in_the_same_order(made: Make, prefill: Counted) -> None:
     limit = limit_of(prefill, 2)
-    cache, other = QuestionCache(prefill, limit), QuestionCache(prefill, limit)
+    cache, other = made(prefill, limit), made(prefill, limit)
     cache.keep(QUESTIONS[:3], prefill(QUESTIONS[:3]))
     prompts(cache, QUESTIONS[2:5])
     prompts(cache, [QUESTIONS[1], QUESTIONS[5]])
@@ -173,12 +188,12 @@ def test_a_restored_cache_holds_the_same_bits_and_drops_in_the_same_order(prefil
 
 
 @pytest.mark.parametrize("stripped", [False, True])
-def test_padding_is_not_held(prefill: Counted, stripped: bool) -> None:
-    def made(questions: Sequence[str]) -> PromptCache:
+def test_padding_is_not_held(made: Make, prefill: Counted, stripped: bool) -> None:
+    def padded(questions: Sequence[str]) -> PromptCache:
         full = prefill(questions)
         return replace(full, beginning=None) if stripped else full
 
-    cache = QuestionCache(made, 10**12)
+    cache = made(padded, 10**12)
     cache.prompts(UNEQUAL)
     for question in UNEQUAL:
         own, alone = cache.held[question].own, prefill([question])
@@ -189,7 +204,7 @@ def test_padding_is_not_held(prefill: Counted, stripped: bool) -> None:
         for mine, other in zip([*own.keys, *own.values], [*alone.keys, *alone.values], strict=True):
             torch.testing.assert_close(mine, other[:, :, start:], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(own.states_NSH, alone.states_NSH[:, start:], rtol=1e-4, atol=1e-5)
-    wide, fresh = cache.prompts(UNEQUAL), made(UNEQUAL)
+    wide, fresh = cache.prompts(UNEQUAL), padded(UNEQUAL)
     if not stripped:
         assert torch.equal(wide.mask_NS, fresh.mask_NS)  # beginnings stay in front, column by column the same tokens
         torch.testing.assert_close(
@@ -201,10 +216,10 @@ def test_padding_is_not_held(prefill: Counted, stripped: bool) -> None:
 
 @pytest.mark.parametrize("further", [0, 10**6])
 def test_prompts_of_unequal_length_are_restored_to_the_same_bits(
-    prefill: Counted, monkeypatch: Any, further: int
+    made: Make, prefill: Counted, monkeypatch: Any, further: int
 ) -> None:
     monkeypatch.setattr(prefilling, "PASS_ON_CPU", further)
-    cache, other = QuestionCache(prefill, 10**12), QuestionCache(prefill, 10**12)
+    cache, other = made(prefill, 10**12), made(prefill, 10**12)
     cache.keep(UNEQUAL[:3], prefill(UNEQUAL[:3]))
     cache.prompts([*UNEQUAL[1:], QUESTIONS[5]])
     other.restore(json.loads(json.dumps(cache.state())))
@@ -213,20 +228,20 @@ def test_prompts_of_unequal_length_are_restored_to_the_same_bits(
     assert same(cache.prompts(UNEQUAL), other.prompts(UNEQUAL))
 
 
-def test_a_decoder_that_keeps_no_beginning_has_whole_prompts_held(prefill: Counted) -> None:
+def test_a_decoder_that_keeps_no_beginning_has_whole_prompts_held(made: Make, prefill: Counted) -> None:
     def plain(questions: Sequence[str]) -> PromptCache:
         made = prefill(questions)
         return PromptCache(made.keys, made.values, made.mask_NS, made.states_NSH, made.pending_NPH, made.num_latents)
 
-    cache = QuestionCache(plain, 10**12)
+    cache = made(plain, 10**12)
     prompts(cache, QUESTIONS[:2])
     fresh = plain(QUESTIONS[:2])
     assert all(same(one, row(fresh, number)) for number, one in enumerate(prompts(cache, QUESTIONS[:2])))
 
 
-def test_a_drafting_decoder_finds_the_ids_of_its_prompts_again(host: Any, tiny_model: Any) -> None:
+def test_a_drafting_decoder_finds_the_ids_of_its_prompts_again(made: Make, host: Any, tiny_model: Any) -> None:
     prefill = Counted(host.create("decoder", "lookup", {"model": str(tiny_model)}))
-    cache, fresh = QuestionCache(prefill, 10**12), prefill(QUESTIONS[:2])
+    cache, fresh = made(prefill, 10**12), prefill(QUESTIONS[:2])
     cache.keep(QUESTIONS[:2], fresh)
     assert fresh.ids_NS is not None
     for number, one in enumerate(prompts(cache, QUESTIONS[:2])):

@@ -19,6 +19,8 @@ from dlr_plugins.decoders.drafting import Draft, Stepper
 
 CONTINUATIONS = 32
 """Likeliest next tokens that a hypothesis goes on with (no fewer than completions are wanted)."""
+ROWS = 16
+"""Whose log-probabilities of the whole vocabulary exist at the same time."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,8 @@ def write_distinct(
     beams = [[Hypothesis(row=row)] for row in range(len(counts))]
     embeds, fed, read = pending_NPH, 0, 0
     for step in range(draft.ids_NL.shape[1]):
-        log_prob_RV = stepper.feed(embeds).float().log_softmax(-1)
-        top = log_prob_RV.topk(min(max(CONTINUATIONS, *counts), log_prob_RV.shape[1]))
+        log_prob_RC, ids_RC = _likeliest(stepper.feed(embeds), max(CONTINUATIONS, *counts))
         fed, read = fed + embeds.shape[0] * embeds.shape[1], read + embeds.shape[0]
-        log_prob_RC, ids_RC = top.values.double().cpu().numpy(), top.indices.tolist()
         beams = [
             [replace(begun, ids=(*begun.ids, opening[step])) for begun in beam]
             if step < len(opening)
@@ -112,6 +112,13 @@ def write_distinct(
             draft.ids_NL[row, :length] = torch.tensor(hypothesis.ids, device=draft.ids_NL.device)
             draft.mask_NL[row, :length] = 1.0
     return fed, read
+
+
+def _likeliest(logits_RV: Tensor, count: int) -> tuple[NDArray[np.float64], list[list[int]]]:
+    """Log-probabilities (R, C) of each row's likeliest tokens, and which they are; a few rows at a time, for memory."""
+    tops = [rows.float().log_softmax(-1).topk(min(count, rows.shape[1])) for rows in logits_RV.split(ROWS)]
+    log_prob_RC = torch.cat([top.values for top in tops]).double().cpu().numpy()
+    return log_prob_RC, [ids for top in tops for ids in top.indices.tolist()]
 
 
 def _best(

@@ -7,6 +7,7 @@ both. It is registered with Transformers under :data:`NAME`; outside :meth:`Chai
 """
 
 from collections import Counter
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -117,7 +118,7 @@ class Chains:
         self.own_mask = None if bool(mask_NT.all()) else mask_NT
         self.room, self.length, self.layer, self.width = room, mask_NT.shape[1], 0, 0
         if room:
-            self.own = [(_with_room(key, room), _with_room(value, room)) for key, value in self.own]
+            self._replace(lambda tensor: _with_room(tensor, room))
         self.slots_M: Tensor | None = None
         self.hidden: Tensor | None = None
 
@@ -209,7 +210,12 @@ class Chains:
         for heads in {key.shape[1] for key, _ in self.own}:
             head_h1 = torch.arange(heads, device=source_Z.device)[:, None]
             blocks[heads] = (group_Us[:, None] * heads + head_h1) * size + place_Us[:, None]
-        self.own = [(_blocks(k, blocks[k.shape[1]]), _blocks(v, blocks[v.shape[1]])) for k, v in self.own]
+        self._replace(lambda tensor: _blocks(tensor, blocks[tensor.shape[1]]))
+
+    def _replace(self, made: Callable[[Tensor], Tensor]) -> None:
+        """Other keys and values for the slots' own, layer by layer, so that no two of all layers are held at a time."""
+        for layer, (key, value) in enumerate(self.own):
+            self.own[layer] = made(key), made(value)
 
     def _to_slots(self, tensor_xMd: Tensor) -> Tensor:
         """Tokens (x, M, d) where they belong: (U, s, W, x, d), zeros elsewhere."""
