@@ -92,9 +92,17 @@ def test_learning_holds_of_every_latent_four_tensors_and_what_one_pass_reads():
 
 
 def test_successes_and_searched_questions_taken_some_at_a_time_need_the_room_of_so_many():
-    whole = plan(MODEL, replace(RUN, replayed=4, searched=4)).phases
-    for at_once, rows in ((1, 1), (3, 3), (4, 4), (9, 4), (0, 4)):
-        parts = plan(MODEL, replace(RUN, replayed=4, searched=4, at_once=at_once)).phases
+    whole = plan(MODEL, replace(RUN, replayed=5, searched=5)).phases
+    for at_once, rows in (
+        (1, 1),
+        (2, 2),
+        (3, 3),
+        (4, 3),
+        (5, 5),
+        (9, 5),
+        (0, 5),
+    ):  # five are three and two, not four and one
+        parts = plan(MODEL, replace(RUN, replayed=5, searched=5, at_once=at_once)).phases
         few = plan(MODEL, replace(RUN, replayed=rows, searched=rows)).phases
         assert (parts["replay"], parts["search"]) == (few["replay"], few["search"])
         assert parts["update"] == whole["update"]
