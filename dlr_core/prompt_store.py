@@ -98,11 +98,13 @@ class Disk:
         return OnDisk(self, pages, len(data), parts, prompt.num_latents, prompt.beginning)
 
     def read(self, pages: Sequence[int], size: int) -> Tensor:
-        """What was written to pages, the last of them in part: uint8 (size,)."""
+        """What was written to pages, the last of them in part: uint8 (size,); OSError where it is not there any more."""
         data = torch.empty(size, dtype=torch.uint8)
         for place, page in enumerate(pages):
+            part = data[place * PAGE : (place + 1) * PAGE]
             self._file.seek(page * PAGE)
-            self._file.readinto(data[place * PAGE : (place + 1) * PAGE].numpy().data)
+            if self._file.readinto(part.numpy().data) < len(part):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
         return data
 
     def give_back(self, pages: Sequence[int]) -> None:

@@ -134,6 +134,14 @@ def test_what_is_not_written_to_its_last_byte_is_not_kept(tmp_path: Path) -> Non
         disk.keep(prompt(9))
 
 
+def test_a_prompt_that_the_file_has_lost_is_not_made_up(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    kept = disk.keep(prompt(9))
+    disk._file.truncate(kept.size - 1)
+    with pytest.raises(OSError, match="Input/output error"):
+        kept.read()
+
+
 def test_a_cache_gives_the_pages_of_what_it_drops_back(tmp_path: Path) -> None:
     disk, given = Disk(tmp_path), {str(number): prompt(90 + number) for number in range(9)}
     cache = cache_on(disk, given)
