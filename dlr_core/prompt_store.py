@@ -98,7 +98,7 @@ class Disk:
         return OnDisk(self, pages, len(data), parts, prompt.num_latents, prompt.beginning)
 
     def read(self, pages: Sequence[int], size: int) -> Tensor:
-        """What was written to pages, the last of them in part: uint8 (size,); OSError where it is not there any more."""
+        """What was written to pages, the last in part: uint8 (size,); OSError where it is not there any more."""
         data = torch.empty(size, dtype=torch.uint8)
         for place, page in enumerate(pages):
             part = data[place * PAGE : (place + 1) * PAGE]
