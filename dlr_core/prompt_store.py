@@ -9,7 +9,7 @@ import math
 import os
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import FileIO
@@ -35,11 +35,8 @@ class Kept(Protocol):
         """Leave its room to others; it is not read again."""
 
 
-class PromptStore(Protocol):
-    """Keeps prompts."""
-
-    def keep(self, prompt: PromptCache) -> Kept:
-        """Keep one that has no trunk; OSError where there is no room."""
+Keep = Callable[[PromptCache], Kept]
+"""Keeps a prompt that has no trunk; OSError where there is no room."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +51,6 @@ class InMemory:
 
     def forget(self) -> None:
         """Nothing: its memory is given back when nobody holds it."""
-
-
-class Memory:
-    """Keeps prompts where they were made."""
-
-    def keep(self, prompt: PromptCache) -> InMemory:
-        """Keep one."""
-        return InMemory(prompt)
 
 
 class Disk:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dlr_core.errors import RoomWarning, first_line
-from dlr_core.prompt_store import Kept, Memory, PromptStore
+from dlr_core.prompt_store import InMemory, Keep, Kept
 from dlr_core.records import Beginning, PromptCache
 from dlr_core.replay import stack
 
@@ -43,11 +43,11 @@ class QuestionCache:
     Args:
         prefill: gives the prompts of distinct questions, in their order.
         limit: bytes that are held at most.
-        store: where.
+        store: keeps each of them.
     """
 
-    def __init__(self, prefill: Prefill, limit: int, store: PromptStore | None = None) -> None:
-        self.prefill, self.limit, self.store = prefill, limit, store or Memory()
+    def __init__(self, prefill: Prefill, limit: int, store: Keep = InMemory) -> None:
+        self.prefill, self.limit, self._store = prefill, limit, store
         self.held: OrderedDict[str, Held] = OrderedDict()
         self.size = 0
         """Bytes held, beginnings included."""
@@ -89,7 +89,7 @@ class QuestionCache:
         if start := own.beginning:
             own = replace(own, beginning=self._beginnings.get(start.ids, start))
         try:
-            kept = self.store.keep(own)
+            kept = self._store(own)
         except OSError as error:
             self._refuse(error)
             return

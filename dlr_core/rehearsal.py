@@ -13,7 +13,7 @@ from dlr_core.aside import Pending
 from dlr_core.everyone import joined_completions, joined_items, nothing_completed
 from dlr_core.frontier import Frontier
 from dlr_core.parts import parts
-from dlr_core.prompt_store import Disk, Memory
+from dlr_core.prompt_store import Disk, InMemory
 from dlr_core.question_cache import QuestionCache
 from dlr_core.records import Completions, Item, PromptCache, Sample
 from dlr_core.replay import ReplayBuffer, Success, padded
@@ -191,8 +191,7 @@ class Rehearsal:
 
     def _no_questions(self) -> QuestionCache:
         on_disk = self.settings.cached_on_disk(self.env.engine.decoder.device.type)
-        store = Disk() if on_disk else Memory()
-        return QuestionCache(self.env.engine.prefill, self.settings.cache_bytes, store)
+        return QuestionCache(self.env.engine.prefill, self.settings.cache_bytes, Disk().keep if on_disk else InMemory)
 
     def _item(self, index: int) -> Item:
         found: Item = self.env.engine.task.item("train", index)

@@ -101,7 +101,7 @@ def test_successes_and_searched_questions_taken_some_at_a_time_need_the_room_of_
         (5, 5),
         (9, 5),
         (0, 5),
-    ):  # five are three and two, not four and one
+    ):  # of 4: three and two, not four and one
         parts = plan(MODEL, replace(RUN, replayed=5, searched=5, at_once=at_once)).phases
         few = plan(MODEL, replace(RUN, replayed=rows, searched=rows)).phases
         assert (parts["replay"], parts["search"]) == (few["replay"], few["search"])

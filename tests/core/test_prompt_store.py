@@ -106,7 +106,7 @@ def cache_on(disk: Disk, given: dict[str, PromptCache]) -> QuestionCache:
         (question,) = questions
         return given[question]
 
-    return QuestionCache(prefill, 10**9, disk)
+    return QuestionCache(prefill, 10**9, disk.keep)
 
 
 def test_a_full_disk_is_said_once_and_what_had_no_room_is_prefilled_again(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from dlr_plugins.decoders import prefilling
 
-from dlr_core.prompt_store import Disk, Memory
+from dlr_core.prompt_store import Disk, InMemory
 from dlr_core.question_cache import MB, QuestionCache
 from dlr_core.records import PromptCache
 
@@ -70,7 +70,7 @@ Make = Callable[[Callable[[Sequence[str]], PromptCache], int], QuestionCache]
 def made(request: Any, tmp_path: Path) -> Make:
     """A new cache, in memory or on disk."""
     return lambda prefill, limit: QuestionCache(
-        prefill, limit, Memory() if request.param == "memory" else Disk(tmp_path)
+        prefill, limit, InMemory if request.param == "memory" else Disk(tmp_path).keep
     )
 
 
