@@ -67,8 +67,10 @@ def texts(found: Answers) -> list[str]:
 
 def held(decoder: Any) -> int:
     """Bytes of weights, buffers and packed copies."""
-    copies = {id(copy): copy for one in decoder.packed for copy in one.copies}.values()  # some stand for several layers
-    return sum(int(part.nbytes) for part in [*decoder.model.parameters(), *decoder.model.buffers(), *copies])
+    groups = {one.together for one in decoder.packed}
+    copies = [copy for together in groups for copy in together.held]
+    own = [part for part in decoder.model.parameters() if not part.is_meta]  # of a packed layer that keeps none
+    return sum(int(part.nbytes) for part in [*own, *decoder.model.buffers(), *copies])
 
 
 def timed(work: Any) -> Side:

@@ -6,8 +6,8 @@ One process, one loaded model, the same prompts and latents; the sides take turn
 to whose attention cannot be replaced: Transformers' own cache, repeated for every chain, padded rows, all rows' logits,
 and PyTorch's own products. ``shared`` holds each prompt once and feeds no padding, still with PyTorch's products;
 ``default`` has packed weights too. ``other way back`` is the default with gradients multiplied by the other library:
-by oneDNN on an Intel CPU, by PyTorch's own product elsewhere. ``one batch`` (with several threads only) is the default
-without giving each thread a part of the rows.
+by oneDNN where PyTorch's own product is taken to be the faster one, and the other way round. ``one batch`` (with
+several threads only) is the default without giving each thread a part of the rows.
 
 Every question has K chains. Decoded: greedy completions of a fixed number of tokens, none ends before. Scored:
 log-probabilities of completions of different lengths and their gradient in the latents; tokens of the completions
@@ -102,7 +102,7 @@ def main() -> None:
         sys.exit(f"error: {args.main_model} cannot share prompts")
     space = host.create("space", "kv", {"chart": "random"}, decoder=decoder)
     least = abreast.LEAST_ROWS
-    back = packed_linear.mkl_at_home()
+    back = packed_linear.mkl_is_faster()
     sides = {
         "copies": (False, False, back, least),
         "shared": (True, False, back, least),
@@ -124,7 +124,7 @@ def main() -> None:
                 for turn in range(1 + args.repetitions):
                     for side in list(sides)[:: 1 if turn % 2 else -1]:  # neither is always the first
                         decoder.shares_prompts, packs, mkl, abreast.LEAST_ROWS = sides[side]
-                        packed_linear.mkl_at_home = lambda mkl=mkl: mkl
+                        packed_linear.mkl_is_faster = lambda mkl=mkl: mkl
                         for layer in decoder.packed:
                             layer.use(packs)
                         start = clock()

@@ -88,8 +88,8 @@ def test_generate_has_the_models_own_weights_and_the_packed_copies_are_put_back(
     engine = gymnasium.make_vec("dlr/ChainSum-v0", num_envs=1, decoder=env).unwrapped.engine
     assert engine.decoder.packed
     multiplied = []
-    for layer in engine.decoder.packed:
-        monkeypatch.setattr(layer, "product", lambda rows, own=layer.product: multiplied.append(1) or own(rows))
+    for together in {layer.together for layer in engine.decoder.packed}:
+        monkeypatch.setattr(together, "product", lambda rows, own=together.product: multiplied.append(1) or own(rows))
     with decode.endless(engine.decoder):
         cell = decode.Cell(engine, 2, 80, 2, 0)
         cell.plain(0)

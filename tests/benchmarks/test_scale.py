@@ -113,7 +113,7 @@ def test_the_papers_defaults_are_the_projects():
     assert (learner.width, learner.layers) == (SmallGPT.Options().width, SmallGPT.Options().layers)
     assert learner.contrast == Bidirectional.Options().width
     assert DIRECTIONS == POSITIONS
-    assert (H100.positions, scale_runs.CPU_POSITIONS) == (MANY_TOKENS, TOKENS["cpu"])
+    assert (H100.positions, scale_runs.CPU_POSITIONS) == (MANY_TOKENS, TOKENS)
     default = (config.batch.questions, config.replay.search, config.replay.fresh, config.replay.chains)
     assert (work.questions, work.search, work.fresh, work.replay) == tuple(16 * count for count in default)
     same = (config.batch.samples, config.replay.tries, config.replay.updates)

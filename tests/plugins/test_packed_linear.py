@@ -44,13 +44,13 @@ def test_bfloat16_products_round_forward_and_back_and_give_float32(small, bias):
     exact = through(stack(bias), rows, weights)
     model = stack(bias)
     packed = pack(model, products="bfloat16")
-    assert [one.copies[0].dtype for one in packed] == [torch.bfloat16] * 2
-    assert [len(one.copies) for one in packed] == [1, 1]
+    assert [one.together.packed.dtype for one in packed] == [torch.bfloat16] * 2
+    assert [len(one.together.held) for one in packed] == [1, 1]
     for found, true in zip(through(model, rows, weights), exact, strict=True):
         assert found.dtype == torch.float32
         off = (found - true).abs().max() / true.abs().max()
         assert 1e-4 < off < 2e-2
-    assert [len(one.copies) for one in packed] == [2, 2]
+    assert [len(one.together.held) for one in packed] == [2, 2]
 
 
 @rounds
@@ -91,8 +91,11 @@ def test_the_copies_that_are_planned_are_those_that_are_made(kind, small, tiny_m
     ids_NL, mask_NL = made.encode_targets(["12", "because"])
     pending = cache.pending_NPH.clone().requires_grad_()
     made.log_prob(replace(cache, pending_NPH=pending), ids_NL, mask_NL).sum().backward()
-    numbers = {id(copy): copy.numel() * copy.element_size() for one in made.packed for copy in one.copies}
-    assert HFDecoder.outline(options).size.packed == sum(numbers.values())
+    held = [tensor for together in {one.together for one in made.packed} for tensor in together.held]
+    held += [weight for weight in made.model.parameters() if not weight.is_meta]
+    planned = HFDecoder.outline(options).size
+    buffers = sum(buffer.nbytes for buffer in made.model.buffers())
+    assert planned.weights + planned.packed == sum(one.numel() * one.element_size() for one in held) + buffers
 
 
 @pytest.mark.parametrize("settings", [{"packed": False}, {"weights": "int8"}])
@@ -132,7 +135,7 @@ def test_a_model_that_is_not_packed_says_that_its_products_are_not_bfloat16(tiny
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("mkl", [False, True])
 def test_packed_layers_and_their_gradients_are_the_layers(small, mkl, bias, shape, monkeypatch):
-    monkeypatch.setattr(packed_linear, "mkl_at_home", lambda: mkl)
+    monkeypatch.setattr(packed_linear, "mkl_is_faster", lambda: mkl)
     model, rows = stack(bias), torch.randn(shape, generator=torch.Generator().manual_seed(1))
     weights = torch.randn(*shape[:-1], 16, generator=torch.Generator().manual_seed(2))
     found = []
@@ -147,7 +150,8 @@ def test_packed_layers_and_their_gradients_are_the_layers(small, mkl, bias, shap
     assert isinstance(model[0].forward, PackedLinear)
     if mkl:
         monkeypatch.delattr(packed_linear, "product")  # oneDNN's
-        torch.testing.assert_close(model[0].forward.back(torch.ones(2, 40)), model[0].weight.sum(0).expand(2, -1))
+        together = model[0].forward.together
+        torch.testing.assert_close(together.back(torch.ones(2, 40)), stack(bias)[0].weight.sum(0).expand(2, -1))
     assert all(weight.grad is None for weight in model.parameters())
 
 
@@ -159,22 +163,52 @@ def test_products_of_few_different_numbers_of_rows_are_asked_for_and_none_is_muc
     assert len(set(asked.values())) < 100
 
 
-def test_packing_can_be_undone_and_leaves_the_weights_alone(small):
-    model = stack()
-    names, own = list(model.state_dict()), [id(weight) for weight in model.parameters()]
-    for one in pack(model):
+def test_weights_are_held_once_and_are_the_same_to_the_bit_when_packing_is_undone(small):
+    model, as_it_was = stack(), stack().state_dict()
+    packed = pack(model)
+    assert [layer.weight.is_meta for layer in (model[0], model[2])] == [True, True]
+    for one, name in zip(packed, ("0.weight", "2.weight"), strict=True):
+        assert torch.equal(one.weight(), as_it_was[name])
         one.use(False)
         one.use(False)
-    assert list(model.state_dict()) == names
-    assert [id(weight) for weight in model.parameters()] == own
+    assert list(model.state_dict()) == list(as_it_was)
+    assert all(torch.equal(weight, as_it_was[name]) for name, weight in model.state_dict().items())
+    assert not any(weight.requires_grad for weight in model.parameters())
     assert "forward" not in vars(model[0])
+    packed[0].use(True)
+    assert model[0].weight.is_meta
+    assert not model[0].weight.requires_grad
 
 
-@pytest.mark.parametrize(("least", "most"), [(1 << 20, 0.1), (0, 0.0)])
-def test_what_is_too_small_or_too_large_is_left_alone(monkeypatch, least, most):
+def test_a_head_and_weights_that_others_have_too_are_kept(small):
+    model = nn.Sequential(nn.Embedding(40, 24), nn.Linear(24, 40), nn.Linear(40, 16)).requires_grad_(False)
+    model[1].weight = model[0].weight
+    pack(model, head=model[2])
+    assert not any(weight.is_meta for weight in model.parameters())
+
+
+def test_what_is_left_of_a_model_is_no_part_of_a_file_that_was_mapped(small):
+    model = stack()
+    whole = torch.zeros(1000)
+    model[0].bias.data = whole[:40]
+    pack(model)
+    assert model[0].bias.untyped_storage().nbytes() == 160
+
+
+def test_layers_that_are_one_product_have_each_its_own_weights(small):
+    model = Reader()
+    own = [layer.weight.clone() for layer in (model.a, model.b, model.c)]
+    packed = pack(model, lambda: model(torch.ones(1, 24)))
+    assert len({one.together for one in packed}) == 1
+    assert all(torch.equal(one.weight(), weight) for one, weight in zip(packed, own, strict=True))
+
+
+@pytest.mark.parametrize(("least", "most", "left"), [(1 << 20, 0.1, True), (0, 0.0, True), (0, 0.1, False)])
+def test_what_is_too_small_or_would_hold_too_much_twice_is_left_alone(monkeypatch, least, most, left):
     monkeypatch.setattr(packed_linear, "LEAST_BYTES", least)
     monkeypatch.setattr(packed_linear, "MOST_OF_MEMORY", most)
-    assert pack(stack()) == []
+    model = stack()
+    assert (pack(model, head=model[2]) == []) == left
 
 
 def test_other_dtypes_are_left_alone(small):
@@ -265,18 +299,18 @@ def test_a_pass_that_is_broken_off_leaves_the_next_one_right():
     model = Reader()
     together = Together([model.a, model.b, model.c])
     one, other = torch.randn(4, 24), torch.randn(4, 24)
-    together.product(one, 0)
+    together.part(one, 0)
     for rows in (other, one):
         for number, layer in ((1, model.b), (0, model.a), (1, model.b), (2, model.c)):
-            torch.testing.assert_close(together.product(rows, number), layer(rows), atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(together.part(rows, number), layer(rows), atol=1e-6, rtol=1e-6)
 
 
 def test_nothing_is_held_when_every_layer_has_its_part():
     model, rows = Reader(), torch.randn(4, 24)
     together = Together([model.a, model.b])
-    together.product(rows, 0)
+    together.part(rows, 0)
     assert together._held.input is rows
-    together.product(rows, 1)
+    together.part(rows, 1)
     assert together._held.input is None
     assert not together._held.parts
 
@@ -284,8 +318,8 @@ def test_nothing_is_held_when_every_layer_has_its_part():
 def test_threads_do_not_take_each_others_parts():
     model, rows = Reader(), torch.randn(4, 24)
     together, seen = Together([model.a, model.b]), []
-    together.product(rows, 0)
-    other = threading.Thread(target=lambda: seen.append((together._held.input, together.product(rows, 1))))
+    together.part(rows, 0)
+    other = threading.Thread(target=lambda: seen.append((together._held.input, together.part(rows, 1))))
     other.start()
     other.join()
     assert seen[0][0] is None

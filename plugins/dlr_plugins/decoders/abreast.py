@@ -3,6 +3,8 @@
 Halves share nothing. For decoding it does not pay: its products are too narrow to be halved.
 """
 
+import ctypes
+import platform
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,8 @@ LEAST_ROWS = 16
 """Rows below which a part's products are too narrow to be worth a thread."""
 LEAST_FLOPS = 1e9
 """Work below which handing it over is not worth it."""
+ARENA_MAX = -8
+"""M_ARENA_MAX of <malloc.h>: how many heaps there are for threads to choose from."""
 _lock = threading.Lock()
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
@@ -36,5 +40,15 @@ def abreast(jobs: Sequence[Callable[[], Made]], workers: int) -> list[Made]:
     key = (workers, max(1, torch.get_num_threads() // workers))
     with _lock:
         if key not in _pools:
+            one_heap()
             _pools[key] = ThreadPoolExecutor(workers, "dlr", torch.set_num_threads, (key[1],))
     return [made.result() for made in [_pools[key].submit(job) for job in jobs]]
+
+
+def one_heap() -> None:
+    """Let threads that begin later allocate from the heap that there is, where the C library is glibc.
+
+    It would give each a heap of its own, and keep what one pass has left in it, which no other thread can use then.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(ARENA_MAX, 1)

@@ -22,6 +22,7 @@ from dlr_plugins.decoders.drafting import Choice, Draft, Stepper, write
 from dlr_plugins.decoders.drawing import Generators, check_generators
 from dlr_plugins.decoders.first_layer import Captured, FirstLayer
 from dlr_plugins.decoders.flops import token_flops
+from dlr_plugins.decoders.gated import spare
 from dlr_plugins.decoders.loading import load
 from dlr_plugins.decoders.outline import Outline
 from dlr_plugins.decoders.packed_linear import pack
@@ -58,7 +59,9 @@ class HFDecoder(PromptText):
         dtype: str = Field("auto", description="auto (float32 on CPU, bfloat16 elsewhere), float32, bfloat16, float16.")
         weights: Weights = Field("full", description="full, or those of its linear layers in int8 or int4.")
         packed: bool = Field(
-            True, description="On a CPU: multiply from a second copy of the weights, in oneDNN's order; false saves it."
+            True,
+            description="On a CPU: multiply from weights in oneDNN's order, held instead of the model's own (the output "
+            "head's are held twice).",
         )
         products: Products = Field(
             "float32",
@@ -69,7 +72,7 @@ class HFDecoder(PromptText):
             0,
             ge=0,
             description="Completions' positions scored in one pass, at most: fewer take less memory and more time; 0: "
-            "256 on a CPU, 8192 elsewhere.",
+            "256 on a CPU, shared among its threads, 8192 elsewhere.",
         )
         device_map: DeviceMap = Field(
             "none",
@@ -93,6 +96,8 @@ class HFDecoder(PromptText):
             config = self.model.config.get_text_config()
             self.device: torch.device = gather(self.model)
             self.spread = is_spread(self.model)
+            if not self.spread:
+                spare(self.model)
             self.dtype: torch.dtype = self.model.dtype
             self.hidden_size: int = config.hidden_size
             self.positions = positions_of(config)

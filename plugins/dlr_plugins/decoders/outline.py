@@ -14,6 +14,7 @@ from dlr_core.memory import ModelSize
 from dlr_core.paths import expanded, is_folder
 from dlr_plugins.decoders import smollm2
 from dlr_plugins.decoders.flops import token_flops
+from dlr_plugins.decoders.gated import gated
 from dlr_plugins.decoders.loading import device_named, dtype_named, silence
 from dlr_plugins.decoders.model_folder import check_folder
 from dlr_plugins.decoders.packed_linear import worth_packing
@@ -76,25 +77,28 @@ class Outline(PromptText):
         self.kv_sizes = [(groups, width)] * layers
         self.dtype, self.flops_per_token = torch.float32, token_flops(model)
         inner = next((int(found) for key in INNER if (found := getattr(config, key, None))), 4 * self.hidden_size)
-        gated = sum(part.weight.shape[0] == inner for part in _linears(model)) >= 2 * layers
+        three = sum(part.weight.shape[0] == inner for part in _linears(model)) >= 2 * layers
+        three = three and (self.spread or not gated(model))
         number = model.dtype.itemsize
         rounded = quantisable(model, weights)
         linear = sum(part.weight.numel() * 4 for part in _linears(model) if part not in rounded)
+        head = 4 * model.get_output_embeddings().weight.numel()
         kept = [kept_bytes(part.out_features, part.in_features, weights, number) for part in rounded]
-        # Two copies in bfloat16 are as large as one in float32; the head's gradient has a copy beside its float32 one.
-        rounds = 2 * model.get_output_embeddings().weight.numel() if products == "bfloat16" else 0
+        # In float32 only the head is held twice. Two copies in bfloat16 are as large as the weights; of the head there
+        # are one in float32 for the logits and one for their gradient.
+        beside, copies = (linear, linear + head // 2) if products == "bfloat16" else (head, head)
         saved = sum(int(part.weight.nbytes) for part in rounded) - sum(kept)
         memory = psutil.virtual_memory().total
-        packs = packed and not self.spread and worth_packing(linear, self.place, model.dtype, memory)
+        packs = packed and not self.spread and worth_packing(linear, beside, self.place, model.dtype, memory)
         self.size = ModelSize(
             weights=sum(part.nbytes for part in [*model.parameters(), *model.buffers()]) - saved,
-            packed=linear + rounds if packs else 0,
+            packed=copies if packs else 0,
             layers=layers,
             cache_width=2 * groups * width * layers,
             hidden=self.hidden_size,
             heads=heads,
             head_width=width,
-            inner=(3 if gated else 2) * inner,
+            inner=(3 if three else 2) * inner,
             vocabulary=int(config.vocab_size),
             number=number,
             pass_positions=scored_at_once or at_once(self.place),

@@ -1,14 +1,14 @@
-"""Frozen linear layers on a CPU, multiplied by oneDNN from a copy of their weights in its own order.
+"""Frozen linear layers on a CPU, multiplied by oneDNN from their weights in its own order.
 
 PyTorch's float32 product on a CPU is MKL's, which brings a weight matrix into its own order anew in every product. With
 the few dozen rows of a batch of chains that is a good part of the work. Frozen weights can be brought into oneDNN's
 order once. Layers that read the same input (queries, keys and values; gate and up) are one product: small ones leave
-threads waiting for each other. The layers keep their own weights: gradients flow back through them, and the digest is
-theirs.
+threads waiting for each other. Order is all that is changed, so weights packed in float32 are not held a second time:
+what has to read them as they were, gradients and the digest, puts them in a row again.
 
-The copies may be in bfloat16: what they multiply and what comes out is rounded to it then, and all that is no product
-stays float32. CPUs with AMX multiply ten times as fast so, and read half as much. The output head's own product stays
-float32: that are the logits, of which bfloat16 has no more than eight bits.
+Weights may be packed in bfloat16, and are held beside: what they multiply and what comes out is rounded to it then, and
+all that is no product stays float32. CPUs with AMX multiply ten times as fast so, and read half as much. The output
+head's own product stays float32: that are the logits, of which bfloat16 has no more than eight bits.
 """
 
 import logging
@@ -23,23 +23,31 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dlr_plugins.decoders.frozen_product import frozen_product
-from dlr_plugins.decoders.products import Products, mkl_at_home
+from dlr_plugins.decoders.products import Products, mkl_is_faster
 
 _log = logging.getLogger(__name__)
 LEAST_BYTES = 64 << 20
 """Weights of all layers below which nothing is gained: they stay in the processor's cache."""
 MOST_OF_MEMORY = 0.1
-"""Share of the machine's memory that the copy may take: beyond that a model keeps to its own weights."""
+"""Share of the machine's memory that what is held beside the weights may take: beyond that a model is left alone."""
 ROWS = 64
 """Rows of a product that the order is chosen for."""
 STEPS, WIDEST_STEP = ((8, 1), (256, 8)), 32
 """Up to so many rows their number is rounded up to a multiple of this; beyond, of the widest."""
 
 
-def worth_packing(size: int, device: torch.device, dtype: torch.dtype, memory: int) -> bool:
-    """Whether weights of so many bytes are copied into oneDNN's order, on a machine with so much memory."""
+def worth_packing(size: int, beside: int, device: torch.device, dtype: torch.dtype, memory: int) -> bool:
+    """Whether weights of so many bytes are packed, on a machine with so much memory.
+
+    Args:
+        size: of all layers' weights.
+        beside: what would be held beside them.
+        device: where they are.
+        dtype: theirs.
+        memory: the machine's.
+    """
     plain = device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    return plain and LEAST_BYTES <= size <= MOST_OF_MEMORY * memory
+    return plain and size >= LEAST_BYTES and beside <= MOST_OF_MEMORY * memory
 
 
 def pack(
@@ -48,7 +56,7 @@ def pack(
     products: Products = "float32",
     head: nn.Module | None = None,
 ) -> list["PackedLinear"]:
-    """Let every linear layer of a frozen model multiply from a packed copy, where that can be and is worth it.
+    """Let every linear layer of a frozen model multiply from packed weights, where that can be and is worth it.
 
     That is float32 on a CPU, if PyTorch was built with oneDNN. Nothing that varies from run to run decides: equal runs
     on one machine need equal bits.
@@ -56,14 +64,19 @@ def pack(
     Args:
         model: loaded.
         trial: a pass of the model, to see which layers read the same input; without it each is multiplied alone.
-        products: what the copies are in.
-        head: a layer whose copy for the way forward is float32 in any case.
+        products: what the packed weights are in.
+        head: a layer that keeps its own weights, and is packed in float32 for the way forward in any case.
     """
     layers = {name: layer for name, layer in model.named_modules() if type(layer) is nn.Linear}
-    size = sum(layer.weight.nbytes for layer in layers.values())
+    dtype, times = (
+        getattr(torch, products),
+        Counter(id(one) for _, one in model.named_parameters(remove_duplicate=False)),
+    )
+    keeping = {one for one in layers.values() if products != "float32" or one is head or times[id(one.weight)] > 1}
+    size, beside = (sum(layer.weight.nbytes for layer in some) for some in (layers.values(), keeping))
     hooked = any(hasattr(layer, "_hf_hook") for layer in layers.values())  # its weights come and go
     memory = psutil.virtual_memory().total
-    fitting = all(worth_packing(size, one.weight.device, one.weight.dtype, memory) for one in layers.values())
+    fitting = all(worth_packing(size, beside, one.weight.device, one.weight.dtype, memory) for one in layers.values())
     if hooked or not fitting:
         if products != "float32":
             _log.warning("decoder.products=%s is left out: this model's weights are not packed here", products)
@@ -71,11 +84,14 @@ def pack(
     groups = [[layer] for layer in layers.values()] if trial is None else reading_alike(layers, trial)
     packed = []
     for group in groups:
-        dtype = getattr(torch, products)
-        together = Together(group, torch.float32 if head in group else dtype)
-        packed += [PackedLinear(layer, together, number, dtype) for number, layer in enumerate(group)]
-    for one in packed:
-        one.use(True)
+        keeps = any(layer in keeping for layer in group)
+        together = Together(group, torch.float32 if head in group else dtype, dtype, keeps=keeps)
+        made = [PackedLinear(layer, together, number) for number, layer in enumerate(group)]
+        for one in made:
+            one.use(True)
+        packed += made
+    for weight in model.parameters():  # a file that is mapped into memory stays there while a tensor is a part of it
+        weight.data = weight.data.clone()
     return packed
 
 
@@ -113,32 +129,79 @@ class Together:
 
     The first that is called multiplies for all of them; the others, called with that very tensor, take their part. What
     is held in between is a thread's own, and is gone when the last has taken its part.
+
+    Args:
+        layers: with their weights.
+        dtype: of the packed weights.
+        back_dtype: of products on the way back.
+        keeps: whether the layers keep their own weights; else the packed ones are all that there is, in float32.
     """
 
-    def __init__(self, layers: Sequence[nn.Linear], dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        layers: Sequence[nn.Linear],
+        dtype: torch.dtype = torch.float32,
+        back_dtype: torch.dtype = torch.float32,
+        *,
+        keeps: bool = True,
+    ) -> None:
+        self.layers, self.back_dtype, self.keeps = list(layers), back_dtype, keeps
         self.sizes = [layer.out_features for layer in layers]
-        weights, biases = [layer.weight.detach() for layer in layers], [layer.bias for layer in layers]
-        whole_OI = weights[0] if len(layers) == 1 else torch.cat(weights)
-        self.packed = in_order(whole_OI, dtype)
+        biases = [layer.bias for layer in layers]
+        self.packed = in_order(self._own(), dtype)
         self.bias_O: Tensor | None = None
         if any(bias is not None for bias in biases):
-            own = [weight.new_zeros(len(weight)) if bias is None else bias.detach()
-                   for weight, bias in zip(weights, biases, strict=True)]  # fmt: skip
+            own = [layer.weight.new_zeros(layer.out_features) if bias is None else bias.detach()
+                   for layer, bias in zip(layers, biases, strict=True)]  # fmt: skip
             self.bias_O = torch.cat(own)
         self._held = _Held()
 
-    def product(self, rows_xI: Tensor, number: int) -> Tensor:
-        """xWᵀ + b of one of the layers."""
+    def _own(self) -> Tensor:
+        weights = [layer.weight.detach() for layer in self.layers]
+        return weights[0] if len(weights) == 1 else torch.cat(weights)
+
+    def weight(self) -> Tensor:
+        """All layers' weights (O, I), one after another, in a row; made anew where only packed ones are held."""
+        found: Tensor = self._own() if self.keeps else self.packed.to_dense()
+        return found
+
+    def part(self, rows_xI: Tensor, number: int) -> Tensor:
+        """xWᵀ + b of one of the layers, differentiable in x alone."""
         if len(self.sizes) == 1:
-            return product(rows_xI, self.packed, self.bias_O)
+            return frozen_product(rows_xI, self)
         held = self._held
         if held.input is not rows_xI or number not in held.parts:
             held.input = rows_xI
-            held.parts = dict(enumerate(product(rows_xI, self.packed, self.bias_O).split(self.sizes, -1)))
+            held.parts = dict(enumerate(frozen_product(rows_xI, self).split(self.sizes, -1)))
         part = held.parts.pop(number)
         if not held.parts:
             held.input = None
         return part
+
+    def product(self, rows_xI: Tensor) -> Tensor:
+        """xWᵀ + b of all layers, one after another, from the packed weights."""
+        return product(rows_xI, self.packed, self.bias_O)
+
+    def back(self, grad_xO: Tensor) -> Tensor:
+        """The gradient in x, of one in all layers' products.
+
+        From the weights in a row, by the library whose product of such is the faster one, or from a packed copy if
+        products are not float32.
+        """
+        if self.back_dtype != torch.float32:
+            return product(grad_xO, self.turned)
+        weight_OI = self.weight()
+        return grad_xO @ weight_OI if mkl_is_faster() else product(grad_xO, weight_OI.t())
+
+    @property
+    def held(self) -> list[Tensor]:
+        """Packed weights."""
+        return [self.packed, *([self.turned] if "turned" in vars(self) else [])]
+
+    @cached_property
+    def turned(self) -> Tensor:
+        """The packed copy for the way back, made when something first goes that way."""
+        return in_order(self.weight().t(), self.back_dtype)
 
 
 class _Held(threading.local):
@@ -150,47 +213,29 @@ class _Held(threading.local):
 
 
 class PackedLinear:
-    """Stands in for the forward pass of one layer; ``back_dtype`` is that of products on the way back."""
+    """Stands in for the forward pass of one layer, whose own weights are nowhere meanwhile if they are not kept."""
 
-    def __init__(
-        self, layer: nn.Linear, together: Together, number: int, back_dtype: torch.dtype = torch.float32
-    ) -> None:
-        self.layer, self.together, self.number, self.back_dtype = layer, together, number, back_dtype
+    def __init__(self, layer: nn.Linear, together: Together, number: int) -> None:
+        self.layer, self.together, self.number = layer, together, number
 
     def use(self, on: bool) -> None:
-        """Let the layer multiply this way, or its own again."""
+        """Let the layer multiply this way, or by its own weights again."""
         if on:
             self.layer.forward = self  # type: ignore[method-assign]
         else:
             self.layer.__dict__.pop("forward", None)
+        if not self.together.keeps and on != self.layer.weight.is_meta:
+            weight_OI = self.layer.weight.to("meta") if on else self.weight().clone()
+            self.layer.weight = nn.Parameter(weight_OI, requires_grad=False)
 
     def __call__(self, input: Tensor) -> Tensor:
         """xWᵀ + b, differentiable in x alone."""
-        return frozen_product(input, self)
+        return self.together.part(input, self.number)
 
-    def product(self, rows_xI: Tensor) -> Tensor:
-        """xWᵀ + b from the packed weights."""
-        return self.together.product(rows_xI, self.number)
-
-    def back(self, grad_xO: Tensor) -> Tensor:
-        """The gradient in x: from the layer's own weights, or from a copy of them if products are not float32.
-
-        Of weights that are in no order of oneDNN's, MKL's product is the faster one on an Intel CPU.
-        """
-        if self.back_dtype != torch.float32:
-            return product(grad_xO, self.turned)
-        weight_OI = self.layer.weight.detach()
-        return grad_xO @ weight_OI if mkl_at_home() else product(grad_xO, weight_OI.t())
-
-    @property
-    def copies(self) -> list[Tensor]:
-        """What is held beside the layer's own weights; layers that are one product hold the first of them together."""
-        return [self.together.packed, *([self.turned] if "turned" in vars(self) else [])]
-
-    @cached_property
-    def turned(self) -> Tensor:
-        """The packed copy for the way back, made when something first goes that way."""
-        return in_order(self.layer.weight.detach().t(), self.back_dtype)
+    def weight(self) -> Tensor:
+        """The layer's weights (O, I)."""
+        found: Tensor = self.together.weight().split(self.together.sizes)[self.number]
+        return found
 
 
 def in_order(weight_OI: Tensor, dtype: torch.dtype) -> Tensor:

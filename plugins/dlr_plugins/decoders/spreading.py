@@ -14,6 +14,7 @@ from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from dlr_core.errors import ConfigError
+from dlr_plugins.decoders.packed_linear import PackedLinear
 
 DeviceMap = Literal["none", "auto", "balanced", "balanced_low_0", "sequential"]
 
@@ -104,6 +105,7 @@ def real_weight(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
     if tensor.device.type != "meta":
         return tensor
     path, _, leaf = name.rpartition(".")
-    hook: Any = model.get_submodule(path)._hf_hook
-    found: Tensor = hook.weights_map[leaf]
+    module: Any = model.get_submodule(path)
+    packed = vars(module).get("forward")
+    found: Tensor = packed.weight() if isinstance(packed, PackedLinear) else module._hf_hook.weights_map[leaf]
     return found

@@ -14,15 +14,18 @@ from dlr_plugins.decoders.abreast import abreast, workers_for
 from dlr_plugins.decoders.shared_prompts import Chains
 from dlr_plugins.decoders.token_log_prob import token_log_prob
 
-TOKENS = {"cpu": 256}
-"""Positions scored in one pass, at most: a pass holds its activations until its gradients are found."""
+TOKENS, LEAST_TOKENS = 256, 64
+"""Positions scored at a time on a CPU, at most, in all threads' passes together; and in one of them, at least.
+
+A pass holds its activations until its gradients are found.
+"""
 MANY_TOKENS = 8192
-"""The same where products must be wide to be fast."""
+"""Positions scored in one pass, at most, where products must be wide to be fast."""
 
 
-def at_once(device: torch.device) -> int:
-    """Positions that are scored in one pass, at most, on a kind of device."""
-    return TOKENS.get(device.type, MANY_TOKENS)
+def at_once(device: torch.device, workers: int = 1) -> int:
+    """Positions that are scored in one pass, at most, on a kind of device, where so many threads have one each."""
+    return max(TOKENS // workers, LEAST_TOKENS) if device.type == "cpu" else MANY_TOKENS
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class TeacherForced:
         cache = replace(cache, states_NSH=cache.states_NSH[:, :0])
         work = _Work(self.model, self.plain_head, cache, ids_NL, wanted, lengths_N, temperature)
         workers = 1 if self.alone else workers_for(wanted.device, cache.rows, positions * self.flops_per_position)
-        passes = -(-positions // (workers * (self.at_once or at_once(wanted.device))))
+        passes = -(-positions // (workers * (self.at_once or at_once(wanted.device, workers))))
         rows = work.cut(workers * passes)
         if not back:
             found = abreast([partial(work.score, part, []) for part in rows], workers)

@@ -43,7 +43,7 @@ class _TokenLogProb(torch.autograd.Function):
                 chance_SV.scatter_add_(1, ids_S1, -torch.ones_like(total_S1))
                 chance_SV = chance_SV.to(weight_VH.dtype)
                 packed = head.forward if isinstance(head.forward, PackedLinear) else None
-                slope_MH[part] = chance_SV @ weight_VH if packed is None else packed.back(chance_SV)
+                slope_MH[part] = chance_SV @ weight_VH if packed is None else packed.together.back(chance_SV)
         if slope_MH is not None:
             ctx.save_for_backward(slope_MH.div_(-temperature))
         return found_M
