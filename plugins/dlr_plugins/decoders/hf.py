@@ -60,8 +60,8 @@ class HFDecoder(PromptText):
         weights: Weights = Field("full", description="full, or those of its linear layers in int8 or int4.")
         packed: bool = Field(
             True,
-            description="On a CPU: multiply from weights in oneDNN's order, held instead of the model's own (the output "
-            "head's are held twice).",
+            description="On a CPU: multiply from weights in oneDNN's order, held instead of the model's own; the "
+            "output head has both.",
         )
         products: Products = Field(
             "float32",
