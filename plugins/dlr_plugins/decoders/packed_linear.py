@@ -68,10 +68,8 @@ def pack(
         head: a layer that keeps its own weights, and is packed in float32 for the way forward in any case.
     """
     layers = {name: layer for name, layer in model.named_modules() if type(layer) is nn.Linear}
-    dtype, times = (
-        getattr(torch, products),
-        Counter(id(one) for _, one in model.named_parameters(remove_duplicate=False)),
-    )
+    dtype = getattr(torch, products)
+    times = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
     keeping = {one for one in layers.values() if products != "float32" or one is head or times[id(one.weight)] > 1}
     size, beside = (sum(layer.weight.nbytes for layer in some) for some in (layers.values(), keeping))
     hooked = any(hasattr(layer, "_hf_hook") for layer in layers.values())  # its weights come and go
