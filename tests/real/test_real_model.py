@@ -89,12 +89,13 @@ def test_chains_that_share_a_prompt_are_read_as_chains_with_a_copy_on_the_real_m
         log_prob.sum().backward()
         found.append((done, log_prob.detach(), leaf.grad))
     assert sum(a != b for a, b in zip(found[0][0].texts, found[1][0].texts, strict=True)) <= 1  # a near-tie of logits
-    torch.testing.assert_close(found[1][1], found[0][1], atol=1e-4, rtol=1e-5)
+    # of six tokens: where a CPU has no AVX-512, rounding in another order makes 1.4e-4 nats
+    torch.testing.assert_close(found[1][1], found[0][1], atol=2e-4, rtol=1e-5)
     torch.testing.assert_close(found[1][2], found[0][2], atol=1e-4, rtol=1e-3)
 
 
 def test_the_default_model_in_4_bits_is_itself():
-    engine = gymnasium.make("dlr/ChainSum-v0").unwrapped.engine
+    engine = gymnasium.make("dlr/ChainSum-v0", decoder={"packed": False}).unwrapped.engine
     layers = [part for part in engine.decoder.body.modules() if type(part) is torch.nn.Linear]
     assert len(layers) == 210
     for layer in layers:
