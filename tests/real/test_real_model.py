@@ -89,8 +89,8 @@ def test_chains_that_share_a_prompt_are_read_as_chains_with_a_copy_on_the_real_m
         log_prob.sum().backward()
         found.append((done, log_prob.detach(), leaf.grad))
     assert sum(a != b for a, b in zip(found[0][0].texts, found[1][0].texts, strict=True)) <= 1  # a near-tie of logits
-    # of six tokens: where a CPU has no AVX-512, rounding in another order makes 1.4e-4 nats
-    torch.testing.assert_close(found[1][1], found[0][1], atol=2e-4, rtol=1e-5)
+    nats = 1e-4 if torch.cpu._is_avx512_supported() else 2e-4  # there rounding in another order makes 1.4e-4
+    torch.testing.assert_close(found[1][1], found[0][1], atol=nats, rtol=1e-5)
     torch.testing.assert_close(found[1][2], found[0][2], atol=1e-4, rtol=1e-3)
 
 
