@@ -116,6 +116,23 @@ def test_the_roof_has_every_matrix_and_every_cached_number_once(engine):
     assert roofline.Roof(decoder, rows, positions).cache_bytes == 4 * held
 
 
+def test_the_roof_of_a_packed_model_is_of_real_weights_multiplied_both_ways(tiny_model, monkeypatch):
+    monkeypatch.setattr(packed_linear, "LEAST_BYTES", 0)
+    decoder = {"name": "hf", "model": str(tiny_model), "device": "cpu"}
+    packed = gymnasium.make_vec("dlr/ChainSum-v0", num_envs=1, decoder=decoder).unwrapped.engine.decoder
+    plain = gymnasium.make_vec("dlr/ChainSum-v0", num_envs=1, decoder={**decoder, "packed": False}).unwrapped.engine
+    roof = roofline.Roof(packed, 7, 10.0)
+    for one, other in zip(roof.weights, roofline.matrices(plain.decoder), strict=True):
+        assert torch.equal(one, other)
+    linears = [part for part in packed.model.modules() if isinstance(part, torch.nn.Linear)]
+    assert sum(sum(one.sizes) for one in roof.packed) == sum(part.out_features for part in linears)
+    done = []
+    monkeypatch.setattr(roof, "_plain", lambda: done.append("plain"))
+    monkeypatch.setattr(roof, "_from_packed", lambda: done.append("packed"))
+    roof.products()
+    assert set(done) == {"plain", "packed"}
+
+
 def test_the_roofline_is_written(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "MEMORY", 2**20)
     roofline.main(
