@@ -82,7 +82,7 @@ def fill(trainer: Trainer) -> None:
     """Let a run remember as much as its settings allow: the most that it can hold.
 
     One completion a question: successes of one question would share its prompt. Every question gets a prompt of its own
-    in memory, a copy of one of the few that are prefilled.
+    in memory, a copy of one of the few that are prefilled, and its completion, which is as long as the model makes it.
     """
     rehearsal, engine = trainer.rehearsal, trainer.env.engine
     group = max(trainer.config.batch.questions, trainer.config.replay.search)
@@ -90,7 +90,7 @@ def fill(trainer: Trainer) -> None:
     with torch.no_grad():
         cache = engine.prefill([engine.task.item("train", place).question for place in range(group)])
         zeros = torch.zeros(group, engine.space.num_latents, engine.space.latent_dim, device=engine.decoder.device)
-        done = engine.decoder.decode(engine.space.inject(cache, zeros), 1)  # how long it is hardly matters
+        done = engine.decoder.decode(engine.space.inject(cache, zeros), engine.max_new_tokens)
 
     def more(right: bool) -> None:
         nonlocal number

@@ -92,12 +92,13 @@ class Ledger:
         self._seconds.clear()
 
     @contextmanager
-    def flops(self, part: str, *, backward: bool = False) -> Iterator[None]:
+    def flops(self, part: str, *, backward: bool = False, again: bool = False) -> Iterator[None]:
         """Count what runs inside for ``part``; inside another count nothing is counted twice.
 
         Args:
             part: whose account.
             backward: gradients will flow back later: twice the forward's FLOPs are added, for weights and activations.
+            again: and what they need will be computed once more then.
         """
         if self._counting:
             yield
@@ -108,7 +109,7 @@ class Ledger:
                 yield
         finally:
             self._counting = False
-        self._flops[part] += count.total * (3 if backward else 1)
+        self._flops[part] += count.total * (3 + again if backward else 1)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

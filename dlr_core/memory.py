@@ -15,8 +15,10 @@ COPIES = 4
 """Of what is trained: itself, its gradient, Adam's two moments."""
 CALIBRATION, AT_ONCE = 128, 32
 """Questions that an assistant's reader is calibrated on, and how many of them are prefilled together."""
+FEW = 4
+"""Prompts up to which each has what all begin with to itself while it is read."""
 SLICE = 128
-"""Positions whose logits exist at the same time while completions are scored."""
+"""Positions whose logits exist at the same time while completions are scored; half as many, but twice, on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,17 @@ def prompt_bytes(model: ModelSize, positions: int) -> int:
     return positions * (model.cache_width + model.hidden) * model.number
 
 
+def prompts_bytes(model: ModelSize, run: RunSize, prompts: int) -> int:
+    """What so many prompts take with their latents, those of one batch: what all begin with is held once."""
+    each, once = prompt_bytes(model, run.prompt + run.latents), shared(model, run) * model.cache_width * model.number
+    return prompts * (each - once) + once
+
+
+def shared(model: ModelSize, run: RunSize, prompts: int = FEW + 1) -> int:
+    """First positions whose keys and values all prompts of a batch share; few prompts are read without that."""
+    return run.beginning if run.residual and not model.copies_prompts and prompts > FEW else 0
+
+
 def one_pass(model: ModelSize, run: RunSize, rows: int, groups: int) -> tuple[int, int]:
     """How many of so many completions, on so many prompts, are scored in one pass, and on how many prompts."""
     new = max(1, run.pending + run.tokens - 1)
@@ -151,7 +164,7 @@ def pass_bytes(model: ModelSize, run: RunSize, rows: int, groups: int) -> int:
     fed = rows * new
     half = model.number < SINGLE
     kept = fed * (model.inner + model.heads * model.head_width) * model.number + fed * 2 * model.hidden * SINGLE
-    cached = (rows * own + groups * far) * model.cache_width * model.number
+    cached = (rows * own + groups * max(0, far - shared(model, run, groups))) * model.cache_width * model.number
     weights = fed * model.heads * ((far + own) * (SINGLE + half * model.number) + own * model.number)
     return model.layers * (kept + weights) + cached
 
@@ -200,11 +213,13 @@ def plan(model: ModelSize, run: RunSize) -> Plan:
     if run.replayed and run.searched:
         rows = longest(run.searched, run.at_once)
         phases["search"] = _decode(model, run, rows, rows * run.tries, True)
+        phases["search"]["prompts"] = prompts_bytes(model, run, rows)
         phases["search"]["assistant"] = assistant_bytes(model, run, rows, rows, back=False)
     if run.replayed:
         rows = longest(run.replayed, run.at_once)
         phases["replay"] = _learn(model, run, rows, rows, 1)
-        phases["replay"]["assistant"] = assistant_bytes(model, run, rows, rows)
+        phases["replay"]["prompts"] = prompts_bytes(model, run, rows)
+        phases["replay"]["assistant"] = _once_more(model, run, rows, phases["replay"])
     return Plan(held, phases)
 
 
@@ -240,7 +255,8 @@ def _learn(model: ModelSize, run: RunSize, prompts: int, rows: int, group: int) 
     """
     latents = rows * run.latents * model.cache_width * model.number
     once, groups = one_pass(model, run, rows, -(-rows // group))
-    brought = (2 * once * run.latents + groups * run.prompt) * model.cache_width * model.number
+    chosen = groups * (run.prompt - shared(model, run, groups))
+    brought = (2 * once * run.latents + chosen) * model.cache_width * model.number
     whole = 0 if run.residual else rows * run.prompt * model.cache_width * model.number
     fed = 0 if run.residual else rows * run.latents * model.layers
     query = model.heads * model.head_width
@@ -252,6 +268,12 @@ def _learn(model: ModelSize, run: RunSize, prompts: int, rows: int, group: int) 
         "activations": pass_bytes(model, run, rows, -(-rows // group)) + written,
         "logits": SLICE * model.vocabulary * (SINGLE + half * model.number),
     }
+
+
+def _once_more(model: ModelSize, run: RunSize, rows: int, beside: dict[str, int]) -> int:
+    """What an assistant takes that is computed again when all scoring passes are over: little during them."""
+    during = assistant_bytes(model, run, rows, rows, back=False)
+    return max(during, assistant_bytes(model, run, rows, rows) - beside["activations"] - beside["logits"])
 
 
 LIMITS: dict[str, Callable[[RunSize, int], RunSize]] = {

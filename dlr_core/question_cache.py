@@ -13,7 +13,7 @@ from typing import Any
 from dlr_core.errors import RoomWarning, first_line
 from dlr_core.prompt_store import InMemory, Keep, Kept
 from dlr_core.records import Beginning, PromptCache
-from dlr_core.replay import stack
+from dlr_core.stacking import stack
 
 Prefill = Callable[[Sequence[str]], PromptCache]
 MB = 10**6

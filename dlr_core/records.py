@@ -115,27 +115,6 @@ class Completions:
 
 
 @dataclass(frozen=True)
-class Trunk:
-    """Beginnings of prompts, each held once however many rows go on from it."""
-
-    keys: tuple[Tensor, ...]
-    """One (U, kv heads, length, head width) tensor per layer."""
-    values: tuple[Tensor, ...]
-    rows_N: Tensor
-    """int64: which of the U beginnings each row goes on from."""
-
-    @property
-    def length(self) -> int:
-        """Positions of each."""
-        return int(self.keys[0].shape[2])
-
-    def crop(self, end: int) -> "Trunk":
-        """The first ``end`` positions at most."""
-        keys, values = (tuple(tensor[:, :, :end] for tensor in tensors) for tensors in (self.keys, self.values))
-        return Trunk(keys, values, self.rows_N)
-
-
-@dataclass(frozen=True)
 class Beginning:
     """The first positions of prompts that begin alike, computed once: P of them, one row."""
 
@@ -155,6 +134,40 @@ class Beginning:
     def size(self) -> int:
         """Bytes."""
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values, self.states_1PH))
+
+    def crop(self, end: int) -> "Beginning":
+        """The first ``end`` positions at most."""
+        keys, values = (tuple(tensor[:, :, :end] for tensor in tensors) for tensors in (self.keys, self.values))
+        return Beginning(self.ids[:end], keys, values, self.states_1PH[:, :end])
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What rows go on from, each held once however many do: U prompts, and before them what all of these begin with."""
+
+    keys: tuple[Tensor, ...]
+    """One (U, kv heads, positions after the beginning, head width) tensor per layer."""
+    values: tuple[Tensor, ...]
+    rows_N: Tensor
+    """int64: which of the U each row goes on from."""
+    beginning: Beginning | None = None
+    """Positions before them, held once for all U."""
+
+    @property
+    def fixed(self) -> int:
+        """Positions of the beginning."""
+        return self.beginning.length if self.beginning else 0
+
+    @property
+    def length(self) -> int:
+        """Positions of each, the beginning included."""
+        return self.fixed + int(self.keys[0].shape[2])
+
+    def crop(self, end: int) -> "Trunk":
+        """The first ``end`` positions at most."""
+        own = max(0, end - self.fixed)
+        keys, values = (tuple(tensor[:, :, :own] for tensor in tensors) for tensors in (self.keys, self.values))
+        return Trunk(keys, values, self.rows_N, self.beginning and self.beginning.crop(end))
 
 
 @dataclass(frozen=True)
@@ -182,7 +195,8 @@ class PromptCache:
     ids_NS: Tensor | None = None
     """Token ids of the cached positions, where the decoder keeps them; what stands on padding means nothing."""
     beginning: Beginning | None = None
-    """What the first positions of all rows are a copy of, where the decoder keeps it for the next prompts."""
+    """What the first positions of all rows are a copy of, where the decoder keeps it for the next prompts; None after
+    a change to those."""
 
     @property
     def rows(self) -> int:
@@ -216,18 +230,25 @@ class PromptCache:
         own = replace(
             self, keys=tuple(k[:, :, start:] for k in self.keys), values=tuple(v[:, :, start:] for v in self.values)
         ).select(rows_M)
-        return replace(own, trunk=Trunk(self.keys, self.values, rows_M).crop(start))
+        common = self.beginning and self.beginning.crop(start)
+        parts = slice(common.length if common else 0, start)
+        keys, values = (tuple(tensor[:, :, parts] for tensor in tensors) for tensors in (self.keys, self.values))
+        return replace(own, trunk=Trunk(keys, values, rows_M, common))
 
     def whole(self) -> "PromptCache":
         """The same without a trunk: every row has all its positions to itself."""
         if self.trunk is None:
             return self
-        rows_N = self.trunk.rows_N
-        keys = (torch.cat([t[rows_N.to(t.device)], k], 2) for t, k in zip(self.trunk.keys, self.keys, strict=True))
-        values = (
-            torch.cat([t[rows_N.to(t.device)], v], 2) for t, v in zip(self.trunk.values, self.values, strict=True)
-        )
-        return replace(self, keys=tuple(keys), values=tuple(values), trunk=None)
+        trunk, start = self.trunk, self.trunk.beginning
+
+        def joined(shared: Sequence[Tensor], own: Sequence[Tensor], first: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            rests = [[part[trunk.rows_N.to(part.device)], mine] for part, mine in zip(shared, own, strict=True)]
+            fronts = [[each.expand(self.rows, -1, -1, -1)] for each in first] or [[]] * len(rests)
+            return tuple(torch.cat([*front, *rest], 2) for front, rest in zip(fronts, rests, strict=True))
+
+        keys = joined(trunk.keys, self.keys, start.keys if start else ())
+        values = joined(trunk.values, self.values, start.values if start else ())
+        return replace(self, keys=keys, values=values, trunk=None)
 
     def crop(self, end: int) -> "PromptCache":
         """The first ``end`` positions, none of them latent any more."""

@@ -223,19 +223,24 @@ class Rehearsal:
 
     def _nll(self, drawn: Sequence[Success], noise_NTD: Tensor) -> Tensor:
         """Negative log-likelihood (N,) of successes, each under a chain sampled now, attached to the graph."""
-        cache, rows_N = self._prompts([success.item for success in drawn])
+        ready = self._ready([success.item for success in drawn], noise_NTD)
+        ids_NL, mask_NL = padded(drawn, ready.mask_NS.device)
+        log_prob_N: Tensor = self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
+        return -log_prob_N
+
+    def _ready(self, items: Sequence[Item], noise_NTD: Tensor) -> PromptCache:
+        """Prompts with chains sampled now, of states that are blurred where that is set; nothing else stays."""
+        cache, rows_N = self._prompts(items)
         cache = cache.share(rows_N)
-        ids_NL, mask_NL = padded(drawn, cache.mask_NS.device)
         states_NSH, mask_NS = cache.question_states()
         states_NSH = states_NSH.float()
         if self.settings.blur:
             blur_NSH = torch.randn(states_NSH.shape, generator=self.collector.generator).to(states_NSH.device)
             states_NSH = states_NSH + self.settings.blur * spread(states_NSH, mask_NS) * blur_NSH
-        chains = self.collector.sample(states_NSH, mask_NS, noise_NTD)
+        chains = self.collector.sample(states_NSH, mask_NS, noise_NTD, keeping=False)
         with self.collector.frozen.watch(f"space {type(self.env.engine.space).__name__}"):
-            ready = self.env.engine.inject(cache, chains.actions_NTD)
-        log_prob_N: Tensor = self.env.engine.decoder.log_prob(ready, ids_NL, mask_NL)
-        return -log_prob_N
+            ready: PromptCache = self.env.engine.inject(cache, chains.actions_NTD)
+        return ready
 
     def _prompts(self, items: Sequence[Item]) -> tuple[PromptCache, Tensor]:
         """Prompts of the distinct questions, and which of them each item has."""

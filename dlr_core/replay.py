@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlr_core.records import Beginning, FindItem, Item, PromptCache
+from dlr_core.records import FindItem, Item
 
 
 @dataclass(frozen=True)
@@ -18,44 +18,6 @@ class Success:
     ids: tuple[int, ...]
     weight: float
     """Sampling weight: what is rare, or still unlikely, is replayed more."""
-
-
-def stack(caches: Sequence[PromptCache], beginnings: Sequence[Beginning | None] | None = None) -> PromptCache:
-    """One cache of many single rows, padded to one width: on the left, but for their beginnings, which stay in front.
-
-    Args:
-        caches: one row each.
-        beginnings: of each what its keys, values and states lack (None: nothing); it is put in front of them.
-    """
-    width = max(cache.mask_NS.shape[1] for cache in caches)
-    pairs = list(zip(caches, beginnings or [None] * len(caches), strict=True))
-
-    def pad(tensor: Tensor, axis: int, start: Tensor | None = None) -> Tensor:
-        """Beginning, padding, and what is a row's own."""
-        missing = width - tensor.shape[axis] - (0 if start is None else start.shape[axis])
-        parts = [] if start is None else [start]
-        if missing:
-            shape = list(tensor.shape)
-            shape[axis] = missing
-            parts.append(tensor.new_zeros(shape))
-        return torch.cat([*parts, tensor], axis) if parts else tensor
-
-    def pad_whole(tensor_1S: Tensor, start: Beginning | None) -> Tensor:
-        fixed = start.length if start else 0
-        return pad(tensor_1S[:, fixed:], 1, tensor_1S[:, :fixed])
-
-    layers, ids = range(len(caches[0].keys)), [(c.ids_NS, start) for c, start in pairs if c.ids_NS is not None]
-    return PromptCache(
-        tuple(torch.cat([pad(c.keys[layer], 2, b.keys[layer] if b else None) for c, b in pairs]) for layer in layers),
-        tuple(
-            torch.cat([pad(c.values[layer], 2, b.values[layer] if b else None) for c, b in pairs]) for layer in layers
-        ),
-        torch.cat([pad_whole(cache.mask_NS, start) for cache, start in pairs]),
-        torch.cat([pad(cache.states_NSH, 1, start.states_1PH if start else None) for cache, start in pairs]),
-        torch.cat([cache.pending_NPH for cache in caches]),
-        caches[0].num_latents,
-        ids_NS=torch.cat([pad_whole(*pair) for pair in ids]) if len(ids) == len(caches) else None,
-    )
 
 
 class ReplayBuffer:

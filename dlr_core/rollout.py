@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from dlr_core.advantages import dead_groups
 from dlr_core.batch import Decodes, MainModel, StepBatch
@@ -78,16 +79,26 @@ class Collector:
         shape = (rows, self.space.num_latents, self.space.latent_dim)
         return torch.randn(shape, generator=self.generator).to(self.device)
 
-    def sample(self, states_BSH: Tensor, mask_BS: Tensor, noise_NTD: Tensor) -> ChainBatch:
+    def sample(self, states_BSH: Tensor, mask_BS: Tensor, noise_NTD: Tensor, *, keeping: bool = True) -> ChainBatch:
         """Chains from the assistant, checked.
+
+        Args:
+            states_BSH: the main model's, of every question.
+            mask_BS: 1 where there is a state.
+            noise_NTD: standard normal.
+            keeping: whether what gradients need is kept until they flow back; else it is computed again then.
 
         Raises:
             PluginError: it raises, or they have a wrong shape, are not finite, or lie outside the box.
         """
         who = f"assistant {type(self.assistant).__name__}"
-        with self.frozen.watch(who), self.ledger.flops("assistant", backward=torch.is_grad_enabled()):
+        back, given = torch.is_grad_enabled(), (states_BSH, mask_BS, noise_NTD)
+        with self.frozen.watch(who), self.ledger.flops("assistant", backward=back, again=not keeping):
             try:
-                chains = self.assistant.sample(states_BSH, mask_BS, noise_NTD)
+                if keeping or not back:
+                    chains = self.assistant.sample(*given)
+                else:
+                    chains = checkpoint(self.assistant.sample, *given, use_reentrant=False)
                 flaw = _flaw(chains, tuple(noise_NTD.shape))
             except DLRError:
                 raise

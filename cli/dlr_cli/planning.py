@@ -4,10 +4,10 @@ import shutil
 from typing import Any
 
 import torch
-from dlr_plugins.decoders.text import common_prefix
 from rich.console import Console
 
 from dlr_cli.table import headed
+from dlr_core.common_prefix import common_prefix
 from dlr_core.config import MOST_CHAINS, RunConfig
 from dlr_core.errors import DLRError, kind_and_line
 from dlr_core.host import PluginHost

@@ -91,6 +91,29 @@ def test_learning_holds_of_every_latent_four_tensors_and_what_one_pass_reads():
     assert made["update"]["logits"] == 128 * 50 * 4
 
 
+def test_what_many_prompts_begin_with_is_there_once():
+    many, once, latents = replace(RUN, replayed=6, searched=7), 4 * 16 * 4, 5 * 16 * 4
+    made, alone = plan(MODEL, many).phases, plan(MODEL, replace(many, beginning=0)).phases
+    assert alone["replay"]["prompts"] - made["replay"]["prompts"] == 5 * once
+    assert alone["search"]["prompts"] - made["search"]["prompts"] == 6 * once
+    assert alone["replay"]["chains"] - made["replay"]["chains"] == 6 * once
+    assert alone["replay"]["activations"] - made["replay"]["activations"] == 6 * once
+    assert made["replay"]["chains"] == 6 * 6 * latents + 6 * (10 - 4) * 16 * 4
+    assert made["update"] == alone["update"]  # of few prompts each has it to itself
+    for copying in (replace(MODEL, copies_prompts=True), MODEL):
+        fed = replace(many, residual=copying.copies_prompts)
+        assert plan(copying, fed).phases["replay"] == plan(copying, replace(fed, beginning=0)).phases["replay"]
+
+
+def test_an_assistant_is_computed_again_once_replay_s_passes_are_over():
+    small, large = (replace(RUN, width=width, blocks=2) for width in (2, 2000))
+    found = plan(MODEL, small).phases["replay"]
+    assert found["assistant"] == assistant_bytes(MODEL, small, 4, 4, back=False)
+    found = plan(MODEL, large).phases["replay"]
+    whole = assistant_bytes(MODEL, large, 4, 4)
+    assert found["assistant"] + found["activations"] + found["logits"] == whole
+
+
 def test_successes_and_searched_questions_taken_some_at_a_time_need_the_room_of_so_many():
     whole = plan(MODEL, replace(RUN, replayed=5, searched=5)).phases
     for at_once, rows in (

@@ -51,7 +51,7 @@ def row(cache: PromptCache, number: int) -> PromptCache:
 
 def prompts(cache: QuestionCache, questions: Sequence[str]) -> list[PromptCache]:
     """What is asked for, one by one."""
-    found = cache.prompts(questions)
+    found = cache.prompts(questions).whole()
     return [row(found, number) for number in range(found.rows)]
 
 
@@ -88,6 +88,28 @@ def test_a_prompt_comes_back_as_it_was_prefilled(made: Make, prefill: Counted) -
         found = prompts(cache, QUESTIONS[::-1])
         assert all(same(one, row(fresh, 5 - number)) for number, one in enumerate(found))
     assert len(prefill.asked) == 1
+
+
+def test_what_all_prompts_asked_for_begin_with_is_there_once(made: Make, prefill: Counted) -> None:
+    cache = made(prefill, 10**12)
+    for question in QUESTIONS:  # each has the template's beginning, those of a cohort more
+        cache.prompts([question])
+    cache.prompts(["How much is 5 + 6?", "How much is 5 + 7?"])
+    found = cache.prompts([*QUESTIONS, "How much is 5 + 7?"])
+    longer, alone = cache.held["How much is 5 + 7?"].beginning, cache.held[QUESTIONS[0]].beginning
+    assert found.trunk is not None
+    assert found.trunk.beginning is not None
+    assert longer is not None
+    assert alone is not None
+    assert found.trunk.beginning.ids == alone.ids == longer.ids[: alone.length] != longer.ids
+    width = found.mask_NS.shape[1]
+    assert all(key.shape[2] == found.num_latents for key in found.keys)
+    assert all(key.shape[2] == width - found.num_latents - alone.length for key in found.trunk.keys)
+    for number, question in enumerate([*QUESTIONS, "How much is 5 + 7?"]):
+        one, by_itself = row(found, number).whole(), prefill([question])
+        real = one.mask_NS[0].bool()
+        for mine, other in zip([*one.keys, *one.values], [*by_itself.keys, *by_itself.values], strict=True):
+            torch.testing.assert_close(mine[:, :, real], other, rtol=1e-4, atol=1e-5)
 
 
 def test_what_all_prompts_begin_with_is_not_held_with_each(prefill: Counted) -> None:
@@ -225,7 +247,7 @@ def test_prompts_of_unequal_length_are_restored_to_the_same_bits(
     other.restore(json.loads(json.dumps(cache.state())))
     assert list(other.held) == list(cache.held)
     assert all(same(other.held[text].own, held.own) for text, held in cache.held.items())
-    assert same(cache.prompts(UNEQUAL), other.prompts(UNEQUAL))
+    assert same(cache.prompts(UNEQUAL).whole(), other.prompts(UNEQUAL).whole())
 
 
 def test_a_decoder_that_keeps_no_beginning_has_whole_prompts_held(made: Make, prefill: Counted) -> None:

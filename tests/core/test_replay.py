@@ -7,7 +7,8 @@ import torch
 
 from dlr_core.frontier import Frontier
 from dlr_core.records import Item, PromptCache
-from dlr_core.replay import ReplayBuffer, Success, padded, stack
+from dlr_core.replay import ReplayBuffer, Success, padded
+from dlr_core.stacking import stack
 
 LAYERS, HEADS, WIDTH, HIDDEN, LATENTS = 2, 3, 4, 5, 2
 

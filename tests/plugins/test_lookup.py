@@ -11,7 +11,7 @@ from dlr_core.config import resolve
 from dlr_core.cost import total_cost
 from dlr_core.errors import ConfigError
 from dlr_core.pipeline import build_trainer
-from dlr_core.replay import stack
+from dlr_core.stacking import stack
 
 QUESTIONS = ["What is 2 + 2?", "Hi", "11 12 11 12 11 12 11", "3 * 4 =", "Say 777777 again.", "0 0 0 0 0 0 0 0"]
 NEAR_TIE = 1e-3

@@ -12,7 +12,7 @@ from dlr_plugins.serving import wire
 
 from dlr_core.cost import Usage
 from dlr_core.errors import ConfigError, ModelError
-from dlr_core.replay import stack
+from dlr_core.stacking import stack
 
 QUESTIONS = [f"What is {n} + {n * n}{' exactly' * (n % 4)}?" for n in range(12)]
 SPACE = {"num_latents": 3, "latent_dim": 4, "chart": "random", "radius": 4.0, "anchor": "Let me see:"}

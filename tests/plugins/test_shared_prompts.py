@@ -10,7 +10,7 @@ from dlr_plugins.decoders import abreast as threads
 from dlr_plugins.decoders import hf, shared_prompts, teacher_forced
 from dlr_plugins.decoders.abreast import abreast, workers_for
 from dlr_plugins.decoders.grouping import arrange
-from dlr_plugins.decoders.token_log_prob import SLICE, token_log_prob
+from dlr_plugins.decoders.token_log_prob import SLICE_ON_CPU, token_log_prob
 
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
 ROWS = torch.tensor([1, 0, 0, 2, 0, 3, 0, 0, 2, 1, 0])
@@ -29,6 +29,13 @@ def copying(tiny_model):
     assert decoder.shares_prompts
     decoder.shares_prompts = False
     return decoder
+
+
+@pytest.fixture(autouse=True, params=["apart", "to each"])
+def beginning(request, monkeypatch):
+    """Whether what all prompts begin with is read once for all of them."""
+    monkeypatch.setattr(shared_prompts, "FEW", 0 if request.param == "apart" else 10**6)
+    return request.param
 
 
 def make(host, decoder, kind):
@@ -73,26 +80,40 @@ def same_tokens(copying, ready, one, other):
 # ---- arrangement ---------------------------------------------------------------------------------------------------
 
 
+def held(groups: list[int], size: int, far: int, own: int) -> int:
+    return len(groups) * (far + size * own)
+
+
 def test_rows_of_a_group_have_one_prompt_and_every_row_a_slot_of_its_own() -> None:
     generator = np.random.default_rng(0)
     for _ in range(200):
         prompts = (generator.geometric(generator.uniform(0.1, 0.9), int(generator.integers(1, 40))) % 9).tolist()
-        groups, size, slots = arrange(prompts)
+        far, own = generator.integers(0, 60, 2).tolist()
+        groups, size, slots = arrange(prompts, far, own)
         assert len(set(slots)) == len(prompts)
         assert [groups[slot // size] for slot in slots] == prompts
-        assert len(groups) * size <= 3 * len(prompts) + size
+        assert held(groups, size, far, own) <= len(prompts) * (far + own)  # what it is without sharing
+        for other in range(1, len(prompts) + 1):
+            with_it = [prompt for prompt in set(prompts) for _ in range(-(-prompts.count(prompt) // other))]
+            if other in {1, *map(prompts.count, prompts)}:
+                assert held(groups, size, far, own) <= held(with_it, other, far, own)
 
 
 def test_as_many_rows_for_every_prompt_leave_no_slot_empty_and_stay_in_order() -> None:
-    assert arrange([0, 0, 1, 1, 2, 2]) == ([0, 1, 2], 2, [0, 1, 2, 3, 4, 5])
-    assert arrange([5, 2]) == ([2, 5], 1, [1, 0])
-    assert arrange([7] * 4) == ([7], 4, [0, 1, 2, 3])
+    assert arrange([0, 0, 1, 1, 2, 2], 9, 5) == ([0, 1, 2], 2, [0, 1, 2, 3, 4, 5])
+    assert arrange([5, 2], 9, 5) == ([2, 5], 1, [1, 0])
+    assert arrange([7] * 4, 9, 5) == ([7], 4, [0, 1, 2, 3])
+    assert arrange([7] * 4, 0, 5) == ([7], 4, [0, 1, 2, 3])
 
 
-def test_a_prompt_with_more_than_its_share_of_rows_has_several_groups() -> None:
-    groups, size, slots = arrange([0] * 9 + [1, 2])
-    assert (groups, size) == ([0, 0, 1, 2], 8)
-    assert sorted(slots) == [*range(9), 16, 24]
+def test_a_prompt_with_many_rows_has_several_groups_where_empty_slots_take_more_than_prompts() -> None:
+    uneven = [0] * 9 + [1, 2]
+    groups, size, slots = arrange(uneven, 100, 10)
+    assert (groups, size) == ([0, 1, 2], 9)
+    assert sorted(slots) == [*range(9), 9, 18]
+    groups, size, slots = arrange(uneven, 10, 20)
+    assert (groups, size) == ([0] * 9 + [1, 2], 1)
+    assert sorted(slots) == list(range(11))
 
 
 # ---- the record ----------------------------------------------------------------------------------------------------
@@ -101,13 +122,16 @@ def test_a_prompt_with_more_than_its_share_of_rows_has_several_groups() -> None:
 def test_sharing_copies_nothing_before_the_latents_and_is_selecting(tiny_decoder, host):
     cache = prefill(tiny_decoder, make(host, tiny_decoder, "kv"))
     shared, copied = cache.share(ROWS), cache.select(ROWS)
-    assert shared.trunk.keys[1].data_ptr() == cache.keys[1].data_ptr()
+    assert shared.trunk.keys[1].untyped_storage().data_ptr() == cache.keys[1].untyped_storage().data_ptr()
+    assert shared.trunk.beginning.keys[1].untyped_storage().data_ptr() == cache.beginning.keys[1].data_ptr()
+    assert shared.trunk.length == shared.trunk.fixed + shared.trunk.keys[1].shape[2] == cache.mask_NS.shape[1] - 3
     assert shared.keys[1].shape[2] == 3
     some = torch.tensor([4, 0])
     for one, other in (
         (shared.whole(), copied),
         (shared.select(some).whole(), copied.select(some)),
         (shared.share(some).whole(), copied.select(some)),
+        (shared.crop(2).whole(), copied.crop(2)),  # within what all begin with
         (shared.crop(9).whole(), copied.crop(9)),
         (shared.crop(cache.mask_NS.shape[1] - 1).whole(), copied.crop(cache.mask_NS.shape[1] - 1)),
     ):
@@ -211,7 +235,8 @@ def test_gradients_reach_a_whole_prompt_where_nothing_is_shared(tiny_decoder, co
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
         assert float(one[:, :, 0].abs().sum()) >= 0  # padding included: nothing of it is left out
-    trunk = replace(cache, keys=tuple(key.clone().requires_grad_() for key in cache.keys)).share(torch.arange(4))
+    keys = tuple(key.clone().requires_grad_() for key in cache.keys)
+    trunk = replace(cache, keys=keys, beginning=None).share(torch.arange(4))
     tiny_decoder.log_prob(trunk, ids_NL, mask_NL).sum().backward()  # a shared prompt may need gradients too
 
 
@@ -263,7 +288,7 @@ def test_halves_of_a_batch_by_two_threads_give_what_one_gives(host, tiny_decoder
 @pytest.mark.parametrize("bias", [False, True])
 def test_token_log_probs_in_slices_are_those_of_log_softmax(bias, temperature):
     torch.manual_seed(0)
-    hidden, table = torch.randn(SLICE * 2 + 37, 12), torch.randn(50, 12)
+    hidden, table = torch.randn(SLICE_ON_CPU * 2 + 37, 12), torch.randn(50, 12)
     head = torch.nn.Linear(12, 50, bias).requires_grad_(False)
     head.weight.copy_(table)
     ids, weights = torch.randint(50, (len(hidden),)), torch.randn(len(hidden))

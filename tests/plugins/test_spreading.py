@@ -12,7 +12,7 @@ from dlr_core.config import resolve
 from dlr_core.errors import ConfigError, PluginError
 from dlr_core.frozen import Frozen
 from dlr_core.pipeline import build_trainer
-from dlr_core.replay import stack
+from dlr_core.stacking import stack
 
 QUESTIONS = ["What is 2 + 2?", "Hi"]
 PARTS = ("model.embed_tokens", "model.rotary_emb", "model.layers.0", "model.layers.1", "model.layers.2", "model.norm")

@@ -21,7 +21,7 @@ from dlr_core.batch import MainModel, StepBatch
 from dlr_core.errors import PluginError
 from dlr_core.protocols import Decoder
 from dlr_core.records import PromptCache
-from dlr_core.replay import stack
+from dlr_core.stacking import stack
 from dlr_plugins.contrastive.bidirectional import Bidirectional
 
 

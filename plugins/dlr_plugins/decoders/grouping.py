@@ -4,20 +4,23 @@ from collections import Counter
 from collections.abc import Sequence
 
 
-def arrange(prompts_N: Sequence[int]) -> tuple[list[int], int, list[int]]:
+def arrange(prompts_N: Sequence[int], far: int, own: int) -> tuple[list[int], int, list[int]]:
     """Groups of equal size, one prompt each, and every row's slot; groups that are not full have empty slots.
 
-    No group is larger than twice the mean number of rows per prompt, rounded up: a prompt with more rows than that has
-    several, so that few slots stay empty however uneven the rows are.
+    Of all sizes the one with which fewest positions are held: a slot takes its own, empty or not, and a group its
+    prompt's; among equals the largest.
 
     Args:
         prompts_N: which prompt each row goes on from.
+        far: positions of a prompt.
+        own: positions of a row.
 
     Returns:
         Each group's prompt, the slots of a group, and each row's slot (group · size + place).
     """
     counts = Counter(prompts_N)
-    size = min(max(counts.values()), -(-2 * len(prompts_N) // len(counts)))
+    groups_of = {size: [-(-count // size) for count in counts.values()] for size in {1, *counts.values()}}
+    size = min(groups_of, key=lambda size: (sum(groups_of[size]) * (far + size * own), -size))
     groups = [prompt for prompt in sorted(counts) for _ in range(-(-counts[prompt] // size))]
     first = {prompt: groups.index(prompt) for prompt in counts}
     seen: Counter[int] = Counter()

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from dlr_core.common_prefix import common_prefix
 from dlr_core.cost import Usage
 from dlr_core.errors import ModelError
 from dlr_core.protocols import Steer
@@ -35,7 +36,7 @@ from dlr_plugins.decoders.shared_stepper import SharedStepper
 from dlr_plugins.decoders.spreading import DeviceMap, Memory, gather, is_spread, placement, real_weight
 from dlr_plugins.decoders.steering import steered
 from dlr_plugins.decoders.teacher_forced import TeacherForced
-from dlr_plugins.decoders.text import PromptText, common_prefix
+from dlr_plugins.decoders.text import PromptText
 
 BEGINNINGS = 8
 """Beginnings of prompts that are kept (one wording of a task has one, most of the time)."""
@@ -323,8 +324,8 @@ class HFDecoder(PromptText):
     def _stepped(self, cache: PromptCache, limit: int) -> tuple[PromptCache, Stepper]:
         """A cache as it is decoded, and what feeds its rows token by token."""
         cache = replace(cache, states_NSH=cache.states_NSH[:, :0])
-        if self.shares_prompts and not cache.trunk:
-            cache = cache.share(self._rows(cache))
+        if self.shares_prompts and not cache.trunk:  # who made it may have changed what it begins with
+            cache = replace(cache, beginning=None).share(self._rows(cache))
         stepper: Any = SharedStepper if self.shares_prompts else CopiedStepper
         return cache, stepper(self.model, cache, cache.pending_NPH.shape[1] + limit)
 

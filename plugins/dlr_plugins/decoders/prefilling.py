@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dlr_core.records import Beginning, PromptCache
-from dlr_core.replay import stack
+from dlr_core.stacking import stack
 from dlr_plugins.decoders.cache_name import CACHE
 
 PASS_ON_CPU, PASS_ELSEWHERE = 32, 2048
@@ -97,7 +97,7 @@ def _together(parts: Sequence[PromptCache], passes: Sequence[Sequence[int]], sta
     fixed = start.length if start else 0
     places = {row: (part, place) for part, rows in zip(parts, passes, strict=True) for place, row in enumerate(rows)}
     each = [_row(*places[row], fixed) for row in range(len(places))]
-    return replace(stack(each, [start] * len(each)), beginning=start)
+    return replace(stack(each, [start] * len(each)).whole(), beginning=start)
 
 
 def _row(part: PromptCache, place: int, fixed: int) -> PromptCache:

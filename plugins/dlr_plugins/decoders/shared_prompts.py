@@ -3,7 +3,8 @@
 Everything in a language model but attention works token by token. So all chains' new tokens are fed as one row
 (1, M, H) without padding, and attention alone knows which chain each belongs to: it scores a chain's tokens against its
 prompt's keys, held once for all chains that go on from it, and against the chain's own keys, and takes one softmax over
-both. It is registered with Transformers under :data:`NAME`; outside :meth:`Chains.read` it is Transformers' own.
+both. What many prompts begin with is held once for all of them, and scored in one product for all chains. It is
+registered with Transformers under :data:`NAME`; outside :meth:`Chains.read` it is Transformers' own.
 """
 
 from collections import Counter
@@ -18,13 +19,17 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from dlr_core.errors import ModelError
-from dlr_core.records import PromptCache
+from dlr_core.records import PromptCache, Trunk
 from dlr_plugins.decoders.cache_name import CACHE
 from dlr_plugins.decoders.grouping import arrange
 
 NAME = "dlr_shared_prompts"
+Pair = tuple[Tensor, Tensor]
+"""Keys and values."""
 CHANGES = ("softcap", "s_aux", "position_bias", "sliding_window", "indices")
 """Arguments with which a model asks for another attention than the plain one."""
+FEW = 4
+"""Prompts up to which each has its beginning to itself: one more product costs more than it saves."""
 _reading: ContextVar["Chains | None"] = ContextVar("reading", default=None)
 
 
@@ -79,32 +84,33 @@ class Chains:
     they are kept (U, heads, slots of a prompt, length, width), U prompts, as attention multiplies them.
     """
 
-    def __init__(self, cache: PromptCache, room: int = 0) -> None:
+    def __init__(self, cache: PromptCache, room: int = 0, width: int = 1) -> None:
         """Arrange a cache's rows.
 
         Args:
             cache: left as it is.
             room: tokens per row that can be read one pass after another, without gradients; with 0 there is one
                 pass, differentiable in the cache.
+            width: most tokens of a row in that pass, to arrange rows by.
         """
         trunk = cache.trunk if cache.trunk is not None and cache.trunk.length else None
         prompts = list(range(cache.rows)) if trunk is None else trunk.rows_N.tolist()
-        groups, self.size, slots = arrange(prompts)
+        far = 0 if trunk is None else int(trunk.keys[0].shape[2])
+        groups, self.size, slots = arrange(prompts, far, int(cache.keys[0].shape[2]) + max(room, width))
         self.groups, device = len(groups), cache.mask_NS.device
         self.place_R = torch.tensor(slots, device=device)
         self.in_order = slots == list(range(self.groups * self.size))
         self.next_R = cache.mask_NS.sum(1)
         """Position of every row's next token in its own text."""
         start = 0 if trunk is None else trunk.length
-        self.prompts: list[tuple[Tensor, Tensor]] = []
+        self.prompts: list[Pair] = []
+        self.beginning: list[Pair] = []
+        """Keys and values (h, positions, d) of every layer that all prompts begin with."""
         self.prompt_mask: Tensor | None = None
         if trunk is not None:
-            self.prompts = list(zip(trunk.keys, trunk.values, strict=True))
-            if groups != list(range(len(trunk.keys[0]))):
-                held = torch.tensor(groups, device=device)
-                self.prompts = [_rows(held, *pair) for pair in self.prompts]
+            self._read_trunk(trunk, groups)
             leader = {prompt: row for row, prompt in enumerate(prompts)}
-            mask_US = cache.mask_NS[[leader[prompt] for prompt in groups], :start].bool()
+            mask_US = cache.mask_NS[[leader[prompt] for prompt in groups], start - self._far : start].bool()
             self.prompt_mask = None if bool(mask_US.all()) else mask_US[:, None, None]
         mask_NT = cache.mask_NS[:, start:].bool()
         self.own = list(zip(cache.keys, cache.values, strict=True))
@@ -121,6 +127,25 @@ class Chains:
             self._replace(lambda tensor: _with_room(tensor, room))
         self.slots_M: Tensor | None = None
         self.hidden: Tensor | None = None
+
+    def _read_trunk(self, trunk: Trunk, groups: list[int]) -> None:
+        """Take the prompts of some groups, and what they begin with: apart, if they are many."""
+        self.prompts = list(zip(trunk.keys, trunk.values, strict=True))
+        if groups != list(range(len(trunk.keys[0]))):
+            held = torch.tensor(groups, device=trunk.rows_N.device)
+            self.prompts = [_rows(held, *pair) for pair in self.prompts]
+        if trunk.beginning is None:
+            return
+        shared = list(zip(trunk.beginning.keys, trunk.beginning.values, strict=True))
+        if self.groups > FEW:
+            self.beginning = [(key[0], value[0]) for key, value in shared]
+        else:
+            self.prompts = [(_after(a, b), _after(c, d)) for (a, c), (b, d) in zip(shared, self.prompts, strict=True)]
+
+    @property
+    def _far(self) -> int:
+        """Positions of a prompt, without what is held for all."""
+        return int(self.prompts[0][0].shape[2])
 
     def read(self, module: Any, embeds_MH: Tensor, width: int, kept_M: Tensor | None = None, **kwargs: Any) -> Any:
         """One pass of a model over new tokens of every row.
@@ -189,14 +214,17 @@ class Chains:
     def _with_prompt(self, query: Tensor, scores: Tensor, values: Tensor) -> Tensor:
         """One softmax over the prompt, which a group's slots ask together, and the slots' own positions."""
         prompt_keys, prompt_values = self.prompts[self.layer]
-        far = query.flatten(2, 3) @ prompt_keys.transpose(2, 3)  # U h s·R S
+        slots, query = scores.shape[2:4], query.flatten(2, 3)
+        far = query @ prompt_keys.transpose(2, 3)  # U h s·R S
         if self.prompt_mask is not None:
             far = far.masked_fill(~self.prompt_mask.to(far.device), -torch.inf)
-        weights = _softmax(torch.cat([far, scores.flatten(2, 3)], -1), values)
-        to_prompt, to_own = weights.split([far.shape[3], scores.shape[4]], -1)
-        slots = scores.shape[2:4]
-        mixed: Tensor = (to_prompt @ prompt_values).unflatten(2, slots) + to_own.unflatten(2, slots) @ values
-        return mixed
+        parts = [far, scores.flatten(2, 3)]
+        if self.beginning:
+            keys, all_values = self.beginning[self.layer]
+            parts.append(_for_all(query, keys.transpose(1, 2)))
+        weights = _softmax(torch.cat(parts, -1), values).split([part.shape[3] for part in parts], -1)
+        mixed: Tensor = (weights[0] @ prompt_values).unflatten(2, slots) + weights[1].unflatten(2, slots) @ values
+        return mixed + _for_all(weights[2], all_values).unflatten(2, slots) if self.beginning else mixed
 
     def _by_group(self, tensor_Zhxd: Tensor) -> Tensor:
         """Slots of a prompt side by side: (U, h, s, x, d)."""
@@ -270,6 +298,18 @@ class Chains:
 def _softmax(scores: Tensor, values: Tensor) -> Tensor:
     """Weights of positions, in the values' type."""
     return scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+
+
+def _for_all(rows_UhRx: Tensor, shared_hxy: Tensor) -> Tensor:
+    """What (U, h, R, x) are times (h, x, y), one product for a head of all U."""
+    together_hMx = rows_UhRx.transpose(0, 1).flatten(1, 2)
+    found: Tensor = (together_hMx @ shared_hxy).unflatten(1, (len(rows_UhRx), -1)).transpose(0, 1)
+    return found
+
+
+def _after(shared_1hPd: Tensor, tensor_UhSd: Tensor) -> Tensor:
+    """Every prompt after what all begin with."""
+    return torch.cat([shared_1hPd.expand(len(tensor_UhSd), -1, -1, -1), tensor_UhSd], 2)
 
 
 def _with_room(tensor_Uhsxd: Tensor, room: int) -> Tensor:

@@ -49,7 +49,7 @@ class TeacherForced:
         """
         trunk = cache.trunk
         if trunk is None and not any(tensor.requires_grad for tensor in (*cache.keys, *cache.values)):
-            cache = cache.share(torch.arange(cache.rows, device=cache.mask_NS.device))
+            cache = replace(cache, beginning=None).share(torch.arange(cache.rows, device=cache.mask_NS.device))
         elif trunk is not None and any(tensor.requires_grad for tensor in (*trunk.keys, *trunk.values)):
             cache = cache.whole()
         given = [*cache.keys, *cache.values, cache.pending_NPH]
@@ -129,13 +129,14 @@ class _Work:
         kept_P = kept.nonzero()[:, 0]
         packed_MH, kept_M = embeds_MWH.flatten(0, 1)[kept_P], None if len(kept_P) == len(kept) else kept_P
         asked_M = ends[kept_P]
+        chains = Chains(part, width=width)
         if self.plain_head:
-            out = Chains(part).read(self.model.base_model, packed_MH, width, kept_M)
+            out = chains.read(self.model.base_model, packed_MH, width, kept_M)
             states = out.last_hidden_state[0, asked_M]
             spoken = token_log_prob(states, head, ids_ML[wanted_ML], self.temperature)
         else:
             asked = asked_M.nonzero()[:, 0]
-            logits = Chains(part).read(self.model, packed_MH, width, kept_M, logits_to_keep=asked).logits[0].float()
+            logits = chains.read(self.model, packed_MH, width, kept_M, logits_to_keep=asked).logits[0].float()
             spoken = -torch.nn.functional.cross_entropy(logits / self.temperature, ids_ML[wanted_ML], reduction="none")
         found_ML = torch.zeros(wanted_ML.shape, dtype=spoken.dtype, device=spoken.device)
         return found_ML.masked_scatter(wanted_ML, spoken).sum(1)

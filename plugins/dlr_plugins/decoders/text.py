@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlr_core.common_prefix import common_prefix
 from dlr_plugins.decoders.prompt_limits import fitting, known
 
 
@@ -67,9 +68,3 @@ class PromptText:
             str(self.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True))
             for ids, mask in zip(ids_NL, mask_NL, strict=True)
         ]
-
-
-def common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """How many first tokens all rows share."""
-    columns = zip(*rows, strict=False)
-    return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(map(len, rows)))

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from dlr_plugins.decoders.packed_linear import PackedLinear
 
-SLICE = 128
-"""Positions whose logits exist at the same time."""
+SLICE_ON_CPU, SLICE_ELSEWHERE = 64, 128
+"""Positions whose logits exist at the same time, and their exponentials."""
 
 
 def token_log_prob(hidden_MH: Tensor, head: nn.Linear, ids_M: Tensor, temperature: float) -> Tensor:
@@ -31,8 +31,9 @@ class _TokenLogProb(torch.autograd.Function):
         found_M = torch.empty(len(ids_M), dtype=torch.float32, device=hidden_MH.device)
         slope_MH = torch.empty_like(hidden_MH) if ctx.needs_input_grad[0] else None
         states_MH, weight_VH = hidden_MH.detach(), head.weight.detach()
-        for start in range(0, len(ids_M), SLICE):
-            part, ids_S1 = slice(start, start + SLICE), ids_M[start : start + SLICE, None]
+        size = SLICE_ON_CPU if weight_VH.device.type == "cpu" else SLICE_ELSEWHERE
+        for start in range(0, len(ids_M), size):
+            part, ids_S1 = slice(start, start + size), ids_M[start : start + size, None]
             logits_SV = head(states_MH[part]).float()
             if temperature != 1.0:
                 logits_SV /= temperature

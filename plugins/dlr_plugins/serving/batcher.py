@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dlr_core.records import PromptCache
-from dlr_core.replay import stack
+from dlr_core.stacking import stack
 from dlr_plugins.decoders.cache_name import CACHE
 from dlr_plugins.decoders.drawing import inverse_cdf, likeliest
 from dlr_plugins.decoders.growing import growing_cache
