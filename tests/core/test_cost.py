@@ -33,6 +33,15 @@ def test_backward_counts_twice_and_nothing_twice_over() -> None:
     assert account["scorer_flops"] == 0
 
 
+def test_what_is_computed_again_for_its_gradients_counts_once_more() -> None:
+    layer = torch.nn.Linear(6, 5)
+    for backward, times in ((True, 4), (False, 1)):
+        ledger = Ledger(Usage(), TokenFlops(1, 1))
+        with ledger.flops("assistant", backward=backward, again=True):
+            layer(torch.ones(7, 6))
+        assert ledger.close()["assistant_flops"] == times * 2 * 7 * 6 * 5
+
+
 def test_only_what_follows_begin_is_on_the_account() -> None:
     usage = Usage(prefilled=5)
     ledger = Ledger(usage, TokenFlops(10, 100))

@@ -6,56 +6,12 @@ import pytest
 import torch
 
 from dlr_core.frontier import Frontier
-from dlr_core.records import Item, PromptCache
+from dlr_core.records import Item
 from dlr_core.replay import ReplayBuffer, Success, padded
-from dlr_core.stacking import stack
-
-LAYERS, HEADS, WIDTH, HIDDEN, LATENTS = 2, 3, 4, 5, 2
-
-
-def prompt(length: int, seed: int, rows: int = 1) -> PromptCache:
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    return PromptCache(
-        tuple(draw(rows, HEADS, length, WIDTH) for _ in range(LAYERS)),
-        tuple(draw(rows, HEADS, length, WIDTH) for _ in range(LAYERS)),
-        torch.ones(rows, length, dtype=torch.int64),
-        draw(rows, length, HIDDEN),
-        draw(rows, 1, HIDDEN),
-        LATENTS,
-    )
 
 
 def success(number: int, weight: float = 1.0, ids: tuple[int, ...] = (7, 8)) -> Success:
     return Success(Item(f"q{number}", "", number), ids, weight)
-
-
-def test_stacking_pads_on_the_left_and_keeps_every_original() -> None:
-    parts = [prompt(5, 0), prompt(3, 1), prompt(4, 2)]
-    whole = stack(parts)
-    assert whole.rows == 3
-    assert whole.num_latents == LATENTS
-    assert whole.mask_NS.tolist() == [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [0, 1, 1, 1, 1]]
-    assert whole.mask_NS.dtype == torch.int64
-    for row, part in enumerate(parts):
-        length = part.mask_NS.shape[1]
-        for layer in range(LAYERS):
-            assert torch.equal(whole.keys[layer][row, :, -length:], part.keys[layer][0])
-            assert torch.equal(whole.values[layer][row, :, -length:], part.values[layer][0])
-            assert not whole.keys[layer][row, :, :-length].any()
-        assert torch.equal(whole.states_NSH[row, -length:], part.states_NSH[0])
-        assert torch.equal(whole.pending_NPH[row], part.pending_NPH[0])
-        assert torch.equal(whole.positions_NS[row, -length:], part.positions_NS[0])
-
-
-def test_stacking_equal_lengths_changes_nothing() -> None:
-    both = prompt(4, 3, rows=2)
-    again = stack([both.select(torch.tensor([0])), both.select(torch.tensor([1]))])
-    assert torch.equal(again.keys[1], both.keys[1])
-    assert torch.equal(again.states_NSH, both.states_NSH)
 
 
 def test_a_question_has_one_success_the_newest() -> None:

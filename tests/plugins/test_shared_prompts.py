@@ -10,6 +10,7 @@ from dlr_plugins.decoders import abreast as threads
 from dlr_plugins.decoders import hf, shared_prompts, teacher_forced
 from dlr_plugins.decoders.abreast import abreast, workers_for
 from dlr_plugins.decoders.grouping import arrange
+from dlr_plugins.decoders.shared_prompts import Chains
 from dlr_plugins.decoders.token_log_prob import SLICE_ON_CPU, token_log_prob
 
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
@@ -156,6 +157,29 @@ def test_chains_that_share_a_prompt_say_what_chains_with_a_copy_say(host, tiny_d
     assert len(set(one.texts)) > 4
     assert len(set(one.mask_NL.sum(1).tolist())) > 1  # rows end, and leave, at different times
     assert same_tokens(copying, copied, one, other) <= 1
+
+
+def test_what_all_prompts_begin_with_is_read_once_where_they_are_many(host, tiny_decoder, copying, beginning):
+    ready, _ = both(host, tiny_decoder, copying, "kv", actions())
+    chains, fixed = Chains(ready), ready.trunk.fixed
+    whole = ready.trunk.length
+    assert fixed > 3
+    if beginning == "apart":
+        assert [key.shape[1] for key, _ in chains.beginning] == [fixed] * 3
+    assert bool(chains.beginning) == (beginning == "apart")
+    far = whole - fixed if beginning == "apart" else whole
+    assert all(key.shape[2] == value.shape[2] == far for key, value in chains.prompts)
+
+
+def test_first_positions_that_were_changed_are_read_as_they_are(tiny_decoder, copying):
+    plain, ids_NL = tiny_decoder.prefill(QUESTIONS, [5, 6], [7], 2), torch.full((len(QUESTIONS), 4), 30)
+    other = replace(plain, values=tuple(value * 3.0 for value in plain.values))
+    assert other.beginning is not None
+    found = [decoder.log_prob(other, ids_NL, torch.ones(ids_NL.shape)) for decoder in (tiny_decoder, copying)]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found[0], tiny_decoder.log_prob(plain, ids_NL, torch.ones(ids_NL.shape)), atol=1e-2)
+    one, two = (decoder.decode(other, 1, entropy=True).entropy_N for decoder in (tiny_decoder, copying))
+    torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
 
 
 def test_sampled_chains_draw_the_same_tokens_and_report_the_same_entropy(host, tiny_decoder, copying):
