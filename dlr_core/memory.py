@@ -201,24 +201,22 @@ def plan(model: ModelSize, run: RunSize) -> Plan:
         "learned, gradients, Adam": COPIES * SINGLE * run.trained,
         STORES: 0 if run.on_disk else store_bytes(model, run),
     }
-    chains = run.questions * run.decodes
+    chains, at_hand = run.questions * run.decodes, 2 * run.questions * stored
     phases = {
         START: _start(model, run, stored),
-        "rollout": _decode(model, run, 2 * run.questions, chains * run.completions, run.sampled)
+        "rollout": _decode(model, run, at_hand, chains * run.completions, run.sampled)
         | {"assistant": assistant_bytes(model, run, run.questions, run.questions * run.samples)},
     }
     if run.needs_gradient:
-        phases["update"] = _learn(model, run, 2 * run.questions, chains * run.completions, chains // run.questions)
+        phases["update"] = _learn(model, run, at_hand, chains * run.completions, chains // run.questions)
         phases["update"]["assistant"] = phases["rollout"]["assistant"]
     if run.replayed and run.searched:
         rows = longest(run.searched, run.at_once)
-        phases["search"] = _decode(model, run, rows, rows * run.tries, True)
-        phases["search"]["prompts"] = prompts_bytes(model, run, rows)
+        phases["search"] = _decode(model, run, prompts_bytes(model, run, rows), rows * run.tries, True)
         phases["search"]["assistant"] = assistant_bytes(model, run, rows, rows, back=False)
     if run.replayed:
         rows = longest(run.replayed, run.at_once)
-        phases["replay"] = _learn(model, run, rows, rows, 1)
-        phases["replay"]["prompts"] = prompts_bytes(model, run, rows)
+        phases["replay"] = _learn(model, run, prompts_bytes(model, run, rows), rows, 1)
         phases["replay"]["assistant"] = _once_more(model, run, rows, phases["replay"])
     return Plan(held, phases)
 
@@ -234,14 +232,14 @@ def _start(model: ModelSize, run: RunSize, stored: int) -> dict[str, int]:
 
 
 def _decode(model: ModelSize, run: RunSize, prompts: int, rows: int, sampled: bool) -> dict[str, int]:
-    """Completing rows: their latents as they are made and kept, then room for what they write."""
+    """Completing rows on prompts of so many bytes: latents as they are made and kept, then room for what is written."""
     latents = rows * run.latents * model.cache_width * model.number
     written = rows * (run.pending + run.tokens) * model.cache_width * model.number
     whole = rows * run.prompt * model.cache_width * model.number
     copied = whole * (model.copies_prompts or not run.residual)
     half = model.number < SINGLE
     return {
-        "prompts": prompts * prompt_bytes(model, run.prompt + run.latents),
+        "prompts": prompts,
         "chains": max(4 * latents, 2 * latents + written) + copied,
         "activations": rows * max(1, run.pending) * (model.inner + 4 * model.hidden) * model.number,
         "logits": rows * model.vocabulary * (SINGLE * (4 if sampled else 1) + half * model.number),
@@ -249,7 +247,7 @@ def _decode(model: ModelSize, run: RunSize, prompts: int, rows: int, sampled: bo
 
 
 def _learn(model: ModelSize, run: RunSize, prompts: int, rows: int, group: int) -> dict[str, int]:
-    """Scoring completions with gradients: a pass, and of every row's latents the values and their gradients.
+    """Scoring completions on prompts of so many bytes: a pass, and of all latents the values and their gradients.
 
     What a pass reads is chosen and put in order before it: its rows twice, its prompts once.
     """
@@ -263,7 +261,7 @@ def _learn(model: ModelSize, run: RunSize, prompts: int, rows: int, group: int) 
     written = fed * ((model.inner + query) * model.number + 2 * model.hidden * SINGLE)
     half = model.number < SINGLE
     return {
-        "prompts": prompts * prompt_bytes(model, run.prompt + run.latents),
+        "prompts": prompts,
         "chains": COPIES * latents + brought + whole,
         "activations": pass_bytes(model, run, rows, -(-rows // group)) + written,
         "logits": SLICE * model.vocabulary * (SINGLE + half * model.number),

@@ -226,14 +226,25 @@ class PromptCache:
         """The cache of chosen rows; only their latent positions are copied: many chains, one copy of each question."""
         if self.trunk is not None:
             return self.select(rows_M)
-        start = self.mask_NS.shape[1] - self.num_latents
-        own = replace(
-            self, keys=tuple(k[:, :, start:] for k in self.keys), values=tuple(v[:, :, start:] for v in self.values)
-        ).select(rows_M)
-        common = self.beginning and self.beginning.crop(start)
-        parts = slice(common.length if common else 0, start)
-        keys, values = (tuple(tensor[:, :, parts] for tensor in tensors) for tensors in (self.keys, self.values))
-        return replace(own, trunk=Trunk(keys, values, rows_M, common))
+        common = self.beginning and self.beginning.crop(self.mask_NS.shape[1] - self.num_latents)
+        return self.on_trunk(common, common.length if common else 0).select(rows_M)
+
+    def on_trunk(self, beginning: Beginning | None = None, first: int = 0) -> "PromptCache":
+        """Every row on a trunk of its own that ends before its latents; nothing is copied.
+
+        Args:
+            beginning: what all rows begin with, if that is held apart.
+            first: position in keys and values from which on trunks go on from it.
+        """
+        end = self.keys[0].shape[2] - self.num_latents
+        keys, values = (tuple(tensor[:, :, first:end] for tensor in tensors) for tensors in (self.keys, self.values))
+        return replace(
+            self,
+            keys=tuple(key[:, :, end:] for key in self.keys),
+            values=tuple(value[:, :, end:] for value in self.values),
+            trunk=Trunk(keys, values, torch.arange(self.rows, device=self.mask_NS.device), beginning),
+            beginning=beginning,
+        )
 
     def whole(self) -> "PromptCache":
         """The same without a trunk: every row has all its positions to itself."""

@@ -1,13 +1,12 @@
 """Prompts that were prefilled one by one, or in several passes, put together in one batch."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from dlr_core.common_prefix import common_prefix
-from dlr_core.records import Beginning, PromptCache, Trunk
+from dlr_core.records import Beginning, PromptCache
 
 
 def stack(caches: Sequence[PromptCache], beginnings: Sequence[Beginning | None] | None = None) -> PromptCache:
@@ -54,20 +53,7 @@ def stack(caches: Sequence[PromptCache], beginnings: Sequence[Beginning | None] 
         caches[0].num_latents,
         ids_NS=torch.cat([whole(*pair) for pair in ids]) if len(ids) == len(caches) else None,
     )
-    return found if common is None else _on_trunk(found, common)
-
-
-def _on_trunk(cache: PromptCache, beginning: Beginning) -> PromptCache:
-    """Rows without their beginning, each on what it has before its latents."""
-    end = cache.keys[0].shape[2] - cache.num_latents
-    rows_N = torch.arange(cache.rows, device=cache.mask_NS.device)
-    keys, values = (tuple(tensor[:, :, :end] for tensor in tensors) for tensors in (cache.keys, cache.values))
-    return replace(
-        cache,
-        keys=tuple(key[:, :, end:] for key in cache.keys),
-        values=tuple(value[:, :, end:] for value in cache.values),
-        trunk=Trunk(keys, values, rows_N, beginning),
-    )
+    return found if common is None else found.on_trunk(common)
 
 
 def in_common(beginnings: Sequence[Beginning | None]) -> Beginning | None:

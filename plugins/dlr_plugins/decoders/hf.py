@@ -325,7 +325,7 @@ class HFDecoder(PromptText):
         """A cache as it is decoded, and what feeds its rows token by token."""
         cache = replace(cache, states_NSH=cache.states_NSH[:, :0])
         if self.shares_prompts and not cache.trunk:  # who made it may have changed what it begins with
-            cache = replace(cache, beginning=None).share(self._rows(cache))
+            cache = cache.on_trunk()
         stepper: Any = SharedStepper if self.shares_prompts else CopiedStepper
         return cache, stepper(self.model, cache, cache.pending_NPH.shape[1] + limit)
 

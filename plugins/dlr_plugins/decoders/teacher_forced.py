@@ -49,7 +49,7 @@ class TeacherForced:
         """
         trunk = cache.trunk
         if trunk is None and not any(tensor.requires_grad for tensor in (*cache.keys, *cache.values)):
-            cache = replace(cache, beginning=None).share(torch.arange(cache.rows, device=cache.mask_NS.device))
+            cache = cache.on_trunk()
         elif trunk is not None and any(tensor.requires_grad for tensor in (*trunk.keys, *trunk.values)):
             cache = cache.whole()
         given = [*cache.keys, *cache.values, cache.pending_NPH]
