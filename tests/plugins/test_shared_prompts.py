@@ -11,6 +11,7 @@ from dlr_plugins.decoders import hf, shared_prompts, teacher_forced
 from dlr_plugins.decoders.abreast import abreast, workers_for
 from dlr_plugins.decoders.grouping import arrange
 from dlr_plugins.decoders.shared_prompts import Chains
+from dlr_plugins.decoders.shared_stepper import SharedStepper
 from dlr_plugins.decoders.token_log_prob import SLICE_ON_CPU, token_log_prob
 
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
@@ -117,6 +118,10 @@ def test_a_prompt_with_many_rows_has_several_groups_where_empty_slots_take_more_
     assert sorted(slots) == list(range(11))
 
 
+def test_a_prompt_that_is_kept_has_a_group_without_rows():
+    assert arrange([4, 4, 1], 9, 4, kept=[3, 4]) == ([1, 3, 4], 2, [4, 5, 0])
+
+
 # ---- the record ----------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +174,35 @@ def test_what_all_prompts_begin_with_is_read_once_where_they_are_many(host, tiny
     assert bool(chains.beginning) == (beginning == "apart")
     far = whole - fixed if beginning == "apart" else whole
     assert all(key.shape[2] == value.shape[2] == far for key, value in chains.prompts)
+
+
+@pytest.mark.parametrize("left", [[20, 1], [1], [9, 17, 9], [23, 0, 1, 8]])
+def test_rows_that_go_on_in_several_ways_leave_no_slot_empty_that_need_not_be(tiny_decoder, left):
+    rows, forked = torch.tensor([0, 0, 1, 2]), torch.tensor([0] * 4 + [1] * 4 + [2] * 8 + [3] * 8)
+    cache, table = tiny_decoder.prefill(QUESTIONS[:3], [5, 6], [7], 2), tiny_decoder.embedding_table()[:, None]
+    stepper = SharedStepper(tiny_decoder.model, cache.share(rows), 60)
+    stepper.feed(table[9:13])
+    stepper.keep(forked)
+    assert stepper.chains.groups * stepper.chains.size == len(forked)
+    again = stepper.feed(table[20:44])
+    alone = SharedStepper(tiny_decoder.model, cache.share(rows[forked]), 60)
+    alone.feed(table[9:13][forked])
+    torch.testing.assert_close(again, alone.feed(table[20:44]), atol=1e-4, rtol=1e-4)
+    for each in (stepper, alone):
+        each.keep(torch.tensor(left))
+    last = table[50 : 50 + len(left)]
+    torch.testing.assert_close(stepper.feed(last), alone.feed(last), atol=1e-4, rtol=1e-4)
+
+
+def test_prompts_are_not_copied_before_half_of_them_are_left(tiny_decoder):
+    cache = tiny_decoder.prefill(QUESTIONS[:3], [5, 6], [7], 2)
+    stepper = SharedStepper(tiny_decoder.model, cache.share(torch.arange(3)), 60)
+    stepper.feed(tiny_decoder.embedding_table()[9:12][:, None])
+    held = stepper.chains.prompts
+    stepper.keep(torch.tensor([0, 0, 2, 2]))
+    assert stepper.chains.prompts is held
+    stepper.keep(torch.tensor([1, 1]))
+    assert len(stepper.chains.prompts[0][0]) == 1
 
 
 def test_first_positions_that_were_changed_are_read_as_they_are(tiny_decoder, copying):

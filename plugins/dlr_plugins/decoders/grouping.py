@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 
-def arrange(prompts_N: Sequence[int], far: int, own: int) -> tuple[list[int], int, list[int]]:
+def arrange(prompts_N: Sequence[int], far: int, own: int, kept: Sequence[int] = ()) -> tuple[list[int], int, list[int]]:
     """Groups of equal size, one prompt each, and every row's slot; groups that are not full have empty slots.
 
     Of all sizes the one with which fewest positions are held: a slot takes its own, empty or not, and a group its
@@ -14,14 +14,16 @@ def arrange(prompts_N: Sequence[int], far: int, own: int) -> tuple[list[int], in
         prompts_N: which prompt each row goes on from.
         far: positions of a prompt.
         own: positions of a row.
+        kept: prompts that have a group even without rows.
 
     Returns:
         Each group's prompt, the slots of a group, and each row's slot (group · size + place).
     """
-    counts = Counter(prompts_N)
+    rows = Counter(prompts_N)
+    counts = {prompt: max(1, rows[prompt]) for prompt in sorted({*prompts_N, *kept})}
     groups_of = {size: [-(-count // size) for count in counts.values()] for size in {1, *counts.values()}}
     size = min(groups_of, key=lambda size: (sum(groups_of[size]) * (far + size * own), -size))
-    groups = [prompt for prompt in sorted(counts) for _ in range(-(-counts[prompt] // size))]
+    groups = [prompt for prompt, count in counts.items() for _ in range(-(-count // size))]
     first = {prompt: groups.index(prompt) for prompt in counts}
     seen: Counter[int] = Counter()
     slots = []

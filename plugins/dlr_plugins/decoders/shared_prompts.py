@@ -7,7 +7,6 @@ both. What many prompts begin with is held once for all of them, and scored in o
 registered with Transformers under :data:`NAME`; outside :meth:`Chains.read` it is Transformers' own.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -98,6 +97,8 @@ class Chains:
         far = 0 if trunk is None else int(trunk.keys[0].shape[2])
         groups, self.size, slots = arrange(prompts, far, int(cache.keys[0].shape[2]) + max(room, width))
         self.groups, device = len(groups), cache.mask_NS.device
+        self.prompt_of = groups
+        """Which prompt each group goes on from."""
         self.place_R = torch.tensor(slots, device=device)
         self.in_order = slots == list(range(self.groups * self.size))
         self.next_R = cache.mask_NS.sum(1)
@@ -271,28 +272,28 @@ class Chains:
         """
         self.place_R, self.next_R, self.in_order = self.place_R[rows_M], self.next_R[rows_M], False
         several = len(self.place_R.unique()) < len(self.place_R)
-        of_R = [slot // self.size for slot in self.place_R.tolist()]
-        counts = Counter(of_R)
-        held = sorted(counts) if 2 * len(counts) <= self.groups else list(range(self.groups))
-        size = max(counts.values())
-        if 2 * len(held) * size > self.groups * self.size and not several:
+        asked = [self.prompt_of[slot // self.size] for slot in self.place_R.tolist()]
+        there, left = dict.fromkeys(self.prompt_of), set(asked)
+        kept = list(there) if 2 * len(left) > len(there) else []
+        groups, size, places = arrange(asked, self._far if self.prompts else 0, self.own[0][0].shape[3], kept)
+        if 2 * len(groups) * size > self.groups * self.size and not several:
             return
         device = self.place_R.device
-        if len(held) < self.groups:
-            kept = torch.tensor(held, device=device)
-            self.prompts = [_rows(kept, *pair) for pair in self.prompts]
-            self.prompt_mask = None if self.prompt_mask is None else self.prompt_mask[kept]
-        number, seen, places = {group: at for at, group in enumerate(held)}, Counter[int](), []
-        for group in of_R:
-            places.append(number[group] * size + seen[group])
-            seen[group] += 1
-        source_Z = torch.zeros(len(held) * size, dtype=torch.long, device=device)
+        if groups != self.prompt_of:
+            self._choose(torch.tensor([self.prompt_of.index(prompt) for prompt in groups], device=device))
+        source_Z = torch.zeros(len(groups) * size, dtype=torch.long, device=device)
         place_R = torch.tensor(places, device=device)
         source_Z[place_R] = self.place_R
         self.own_mask = None if self.own_mask is None else self.own_mask[source_Z]
-        before, self.groups, self.size, self.place_R = self.size, len(held), size, place_R
+        before, self.place_R = self.size, place_R
+        self.prompt_of, self.groups, self.size = groups, len(groups), size
         self._regroup(source_Z, before)
-        self.in_order = places == list(range(len(held) * size))
+        self.in_order = places == list(range(len(groups) * size))
+
+    def _choose(self, groups_U: Tensor) -> None:
+        """Other groups' prompts, by the number of a group that has each now."""
+        self.prompts = [_rows(groups_U, *pair) for pair in self.prompts]
+        self.prompt_mask = None if self.prompt_mask is None else self.prompt_mask[groups_U]
 
 
 def _softmax(scores: Tensor, values: Tensor) -> Tensor:
