@@ -212,7 +212,7 @@ def plan(model: ModelSize, run: RunSize) -> Plan:
         phases["update"]["assistant"] = phases["rollout"]["assistant"]
     if run.replayed and run.searched:
         rows = longest(run.searched, run.at_once)
-        phases["search"] = _decode(model, run, prompts_bytes(model, run, rows), rows * run.tries, True)
+        phases["search"] = _search(model, run, rows)
         phases["search"]["assistant"] = assistant_bytes(model, run, rows, rows, back=False)
     if run.replayed:
         rows = longest(run.replayed, run.at_once)
@@ -244,6 +244,19 @@ def _decode(model: ModelSize, run: RunSize, prompts: int, rows: int, sampled: bo
         "activations": rows * max(1, run.pending) * (model.inner + 4 * model.hidden) * model.number,
         "logits": rows * model.vocabulary * (SINGLE * (4 if sampled else 1) + half * model.number),
     }
+
+
+def _search(model: ModelSize, run: RunSize, rows: int) -> dict[str, int]:
+    """Completing questions in several ways: a chain for each, of which every completion has a copy and goes on."""
+    one = _decode(model, run, prompts_bytes(model, run, rows), rows, sampled=True)
+    if run.tries < 2:
+        return one
+    all_of_them = _decode(model, run, one["prompts"], rows * run.tries, sampled=False)
+    position = model.cache_width * model.number
+    begun = rows * run.latents * (2 if run.residual else 1) + rows * run.prompt * (not run.residual)
+    own = run.latents * (run.residual or model.copies_prompts) + run.pending + run.tokens
+    own += run.prompt * model.copies_prompts
+    return all_of_them | {"chains": (begun + rows * run.tries * own) * position}
 
 
 def _learn(model: ModelSize, run: RunSize, prompts: int, rows: int, group: int) -> dict[str, int]:

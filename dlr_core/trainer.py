@@ -13,6 +13,7 @@ from dlr_core.calibration import ScorerMonitor
 from dlr_core.config import RunConfig
 from dlr_core.density import Policy, TanhGaussian
 from dlr_core.everyone import joined_account, joined_row, joined_state, own_state
+from dlr_core.heap import give_back
 from dlr_core.lockstep import Report, drawn, exchange, process_drawn
 from dlr_core.protocols import Assistant, Scorer
 from dlr_core.rank_rules import share_parts
@@ -219,8 +220,10 @@ class Trainer:
             self.rehearsal.take(asked, done.cache, done.completions, right_BK, rate_B)
         self._scale_gradients(questions / alive if more and alive else 1 / least)
         with self.ledger.phase("search"):
+            give_back()
             search_logs = self.rehearsal.search()
         with self.ledger.phase("replay"):
+            give_back()
             replay_logs = self.rehearsal.replay(questions, self.updates.backward)
         norm = self.updates.apply()
         for _ in range(self.config.replay.updates - 1):

@@ -80,6 +80,17 @@ def test_a_rollout_holds_two_steps_prompts_and_room_for_what_its_chains_write():
     assert copied == rollout["chains"] + rows * row * 10
 
 
+def test_a_search_copies_a_question_s_chain_for_each_of_its_completions():
+    row, search = 16 * 4, plan(MODEL, RUN).phases["search"]
+    assert search["chains"] == (3 * 2 * 5 + 6 * (5 + 1 + 6)) * row
+    assert search["logits"] == 6 * 50 * 4
+    assert plan(MODEL, replace(RUN, residual=False)).phases["search"]["chains"] == (3 * (10 + 5) + 6 * (1 + 6)) * row
+    copied = plan(replace(MODEL, copies_prompts=True), RUN).phases["search"]["chains"]
+    assert copied == search["chains"] + 6 * 10 * row
+    one = plan(MODEL, replace(RUN, tries=1)).phases["search"]
+    assert (one["chains"], one["logits"]) == (3 * max(4 * 5, 2 * 5 + 1 + 6) * row, 4 * 3 * 50 * 4)
+
+
 def test_learning_holds_of_every_latent_four_tensors_and_what_one_pass_reads():
     made = plan(MODEL, RUN).phases
     assert made["update"]["chains"] == (4 * 6 * 5 + 2 * 6 * 5 + 2 * 10) * 16 * 4
