@@ -6,6 +6,7 @@ python benchmarks/learning.py run --at-most 2            # two pieces now; the s
 python benchmarks/learning.py run --at-once 2            # two pieces at a time
 python benchmarks/learning.py piece grpo-lora --rate 1e-3 --seed 0 --minutes 10    # one alone
 python benchmarks/learning.py show                       # sums up what is there
+python benchmarks/learning.py show --pieces OTHER --only grpo-full=3e-6 grpo-lora=1e-4   # rates that were chosen before
 
 Ours is the default of ``dlr run``. PEFT's two are taught gold answers, which neither ours nor TRL is, as ``dlr
 baseline`` teaches them: as many virtual tokens as ours has latents, our anchor, as many answers a step as our rollout
@@ -50,7 +51,7 @@ RATES = {"grpo-full": (1e-6, 3e-6, 1e-5, 3e-5), "grpo-lora": (3e-5, 1e-4, 3e-4, 
 """TRL's. No higher ones: all weights at 1e-4 and LoRA at 1e-3 end at 2 and 5 % right, below where they began."""
 TAUGHT = {"peft-prefix": (3e-3, 1e-2, 3e-2, 1e-1), "peft-prompt": (1e-2, 3e-2, 1e-1, 3e-1)}
 """PEFT's, which see gold answers."""
-SWEPT = {**RATES, **TAUGHT}
+SWEPT: Mapping[str, Sequence[float]] = {**RATES, **TAUGHT}
 OTHERS = (
     f"Other tasks, {other_tasks.COUNT // len(other_tasks.OTHER_TASKS)} test questions each, "
     f"{other_tasks.MAX_NEW_TOKENS} tokens at most, partial credit counted: right before training under a plain prompt, "
@@ -62,6 +63,15 @@ Piece = dict[str, Any]
 def name_of(method: str, rate: float | None, seed: int, minutes: float) -> str:
     """A piece's name."""
     return "-".join([method, *([f"{rate:g}"] if rate else []), f"seed{seed}", f"{minutes:g}min"])
+
+
+def one_rate(text: str) -> tuple[str, float]:
+    """``METHOD=RATE`` (ArgumentTypeError)."""
+    method, _, rate = text.partition("=")
+    try:
+        return {name: (name, float(rate)) for name in SWEPT}[method]
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"expected METHOD=RATE, of {', '.join(SWEPT)}; got {text!r}") from None
 
 
 def settings(args: argparse.Namespace, host: PluginHost) -> RunConfig:
@@ -108,22 +118,26 @@ def of_as_many(pieces: Mapping[str, Piece], questions: int) -> None:
         )
 
 
-def chosen_rate(pieces: Mapping[str, Piece], method: str, seed: int, minutes: float) -> float | None:
-    """The swept rate that ended best on validation questions; None until all have been tried."""
-    tried = [pieces.get(name_of(method, rate, seed, minutes)) for rate in SWEPT[method]]
+def chosen_rate(
+    pieces: Mapping[str, Piece], method: str, rates: Sequence[float], seed: int, minutes: float
+) -> float | None:
+    """The rate that ended best on validation questions; None until all have been tried."""
+    tried = [pieces.get(name_of(method, rate, seed, minutes)) for rate in rates]
     done = [piece for piece in tried if piece is not None]
     if len(done) < len(tried):
         return None
     return float(max(done, key=lambda piece: piece["validation"])["rate"])
 
 
-def missing(pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float) -> list[tuple[str, float | None, int]]:
+def missing(
+    pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float, swept: Mapping[str, Sequence[float]] = SWEPT
+) -> list[tuple[str, float | None, int]]:
     """Method, rate and seed of what is to be trained next: the sweep, our seeds, then the chosen rates' other seeds."""
     wanted: list[tuple[str, float | None, int]] = [(OURS, None, seeds[0])]
-    wanted += [(method, rate, seeds[0]) for method, rates in SWEPT.items() for rate in rates]
+    wanted += [(method, rate, seeds[0]) for method, rates in swept.items() for rate in rates]
     wanted += [(OURS, None, seed) for seed in seeds[1:]]
-    for method in SWEPT:
-        rate = chosen_rate(pieces, method, seeds[0], minutes)
+    for method, rates in swept.items():
+        rate = chosen_rate(pieces, method, rates, seeds[0], minutes)
         if rate is not None:
             wanted += [(method, rate, seed) for seed in seeds[1:]]
     return [each for each in wanted if name_of(*each, minutes) not in pieces]
@@ -133,12 +147,12 @@ def run(args: argparse.Namespace) -> None:
     """Train what is missing, then sum up."""
     store = Pieces(args.pieces)
     store.of_one_machine(here=True)
-    if missing(store.read(), args.seeds, args.minutes):
+    if missing(store.read(), args.seeds, args.minutes, args.swept):
         of_as_many(store.read(), args.questions)
     made, running = 0, dict[Future[None], str]()
     with ThreadPoolExecutor(args.at_once) as lanes:
         while True:
-            left = [each for each in missing(store.read(), args.seeds, args.minutes)
+            left = [each for each in missing(store.read(), args.seeds, args.minutes, args.swept)
                     if name_of(*each, args.minutes) not in running.values()]  # fmt: skip
             for each in left[: min(args.at_once - len(running), args.at_most - made)]:
                 running[lanes.submit(train_piece, args, *each)] = name_of(*each, args.minutes)
@@ -163,14 +177,16 @@ def train_piece(args: argparse.Namespace, method: str, rate: float | None, seed:
     )  # fmt: skip
 
 
-def compare(pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float) -> tuple[Ratio, dict[str, Any]] | None:
+def compare(
+    pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float, swept: Mapping[str, Sequence[float]] = SWEPT
+) -> tuple[Ratio, dict[str, Any]] | None:
     """The ratio and what it was read from; None until every method has a finished seed."""
     ours = [p for seed in seeds if (p := pieces.get(name_of(OURS, None, seed, minutes)))]
-    swept = {method: chosen for method in SWEPT if (chosen := of_chosen(pieces, method, seeds, minutes))}
-    theirs = {method: swept[method] for method in RATES if method in swept}
+    others = {m: chosen for m, rates in swept.items() if (chosen := of_chosen(pieces, m, rates, seeds, minutes))}
+    theirs = {method: others[method] for method in RATES if method in others}
     if not ours or len(theirs) < len(RATES):
         return None
-    everyone = {OURS: ours, **swept}
+    everyone = {OURS: ours, **others}
     ends = {name: float(np.mean([p["curve"][-1]["accuracy"] for p in own])) for name, own in everyone.items()}
     better = max(theirs, key=lambda method: ends[method])
     target = ends[better]
@@ -183,8 +199,8 @@ def compare(pieces: Mapping[str, Piece], seeds: Sequence[int], minutes: float) -
         "minutes": minutes,
         "seeds": {name: [p["seed"] for p in own] for name, own in everyone.items()},
         "gold": {name: own[0]["gold"] for name, own in everyone.items()},
-        "rates": {name: own[0]["rate"] for name, own in swept.items()},
-        "swept": {m: {f"{p['rate']:g}": p["validation"] for p in of(pieces, m, seeds[0], minutes)} for m in swept},
+        "rates": {name: own[0]["rate"] for name, own in others.items()},
+        "swept": {m: {f"{p['rate']:g}": p["validation"] for p in of(pieces, m, seeds[0], minutes)} for m in others},
         "questions": ours[0]["questions"],
         "accuracy_at_start": {name: own[0]["curve"][0]["accuracy"] for name, own in everyone.items()},
         "accuracy_at_equal_time": ends,
@@ -213,9 +229,11 @@ def asked_of(pieces: Sequence[Piece]) -> list[other_tasks.Asked]:
     return [piece["others"] for piece in pieces if "others" in piece]
 
 
-def of_chosen(pieces: Mapping[str, Piece], method: str, seeds: Sequence[int], minutes: float) -> list[Piece]:
+def of_chosen(
+    pieces: Mapping[str, Piece], method: str, rates: Sequence[float], seeds: Sequence[int], minutes: float
+) -> list[Piece]:
     """The pieces of one method at its chosen rate; none until that is known."""
-    rate = chosen_rate(pieces, method, seeds[0], minutes)
+    rate = chosen_rate(pieces, method, rates, seeds[0], minutes)
     return [p for seed in seeds if rate and (p := pieces.get(name_of(method, rate, seed, minutes)))]
 
 
@@ -295,9 +313,9 @@ def show(args: argparse.Namespace) -> None:
     store.of_one_machine(here=False)
     pieces = store.read()
     ends(pieces).print()
-    for method, rate, seed in missing(pieces, args.seeds, args.minutes):
+    for method, rate, seed in missing(pieces, args.seeds, args.minutes, args.swept):
         print(f"missing: {name_of(method, rate, seed, args.minutes)}")
-    found = compare(pieces, args.seeds, args.minutes)
+    found = compare(pieces, args.seeds, args.minutes, args.swept)
     if found is None:
         print("nothing written: no seed of every method has ended yet")
         return
@@ -338,6 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             part.add_argument("--main-model", default="smollm2-135m")
             part.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting of all")
         if verb != "piece":
+            part.add_argument("--only", type=one_rate, nargs="+", metavar="METHOD=RATE", help="instead of the sweep")
             part.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
             part.add_argument("--out", type=Path, default=HERE, help="folder of results.json")
     parts["run"].add_argument("--at-most", type=int, default=10**6, help="pieces trained before summing up")
@@ -348,6 +367,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.verb == "piece" and (args.rate is None) == (args.method != OURS):
         parser.error(f"piece: --rate goes with {', '.join(SWEPT)}, and must be given there")
+    if args.verb != "piece":
+        args.swept = SWEPT if args.only is None else {method: (rate,) for method, rate in args.only}
     {"run": run, "piece": make, "show": show}[args.verb](args)
 
 

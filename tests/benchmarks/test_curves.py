@@ -95,6 +95,23 @@ def test_first_ours_and_the_sweep_then_the_rates_that_validation_chose():
     ]  # fmt: skip
 
 
+def test_rates_that_were_chosen_before_are_not_swept_again(capsys, tmp_path):
+    given = {"grpo-full": (3e-6,), "grpo-lora": (1e-4,)}
+    left = learning.missing({}, [0, 1], 10, given)
+    assert left == [("dlr", None, 0), ("grpo-full", 3e-6, 0), ("grpo-lora", 1e-4, 0), ("dlr", None, 1)]
+    rates = {"dlr": None, "grpo-full": 3e-6, "grpo-lora": 1e-4}
+    pieces = dict([piece(method, rate, 0, 0.1, 0.2, 0.3, flops=10) for method, rate in rates.items()])
+    left = learning.missing(pieces, [0, 1], 10, given)
+    assert left == [("dlr", None, 1), ("grpo-full", 3e-6, 1), ("grpo-lora", 1e-4, 1)]
+    assert learning.compare(pieces, [0, 1], 10) is None
+    ratio, detail = learning.compare(pieces, [0, 1], 10, given)
+    assert (ratio.ratio, detail["rates"]) == (1.0, {"grpo-full": 3e-6, "grpo-lora": 1e-4})
+    for wrong in ("grpo-lora", "grpo-lora=fast", "sft=1e-3"):
+        with pytest.raises(SystemExit):
+            learning.main(["show", "--pieces", str(tmp_path), "--only", wrong])
+        assert f"got {wrong!r}" in capsys.readouterr().err
+
+
 def test_time_to_what_the_better_of_trls_settings_ends_with():
     pieces = sweep()
     assert learning.compare(pieces, [0, 1, 2], 10) is None

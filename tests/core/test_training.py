@@ -528,6 +528,18 @@ def test_a_search_finds_the_same_however_many_questions_are_taken_at_a_time(conf
     assert found[0]
 
 
+def test_memory_is_given_back_before_the_search_and_once_before_replay(configure, host, monkeypatch):
+    order = []
+    trainer = build_trainer(configure(replay={"chains": 4, "search": 2, "updates": 3}), host)
+    for name in ("search", "replay"):
+        honest = getattr(trainer.rehearsal, name)
+        noted = lambda *given, name=name, honest=honest: (order.append(name), honest(*given))[1]  # noqa: E731
+        monkeypatch.setattr(trainer.rehearsal, name, noted)
+    monkeypatch.setattr("dlr_core.trainer.give_back", lambda: order.append("given back"))
+    trainer.step()
+    assert order == ["given back", "search", "given back", "replay", "replay", "replay"]
+
+
 @pytest.mark.parametrize("updates", [1, 3])
 def test_each_replay_update_trains_on_as_many_successes(configure, host, updates):
     config = configure(steps=6, replay={"chains": 8, "capacity": 16, "search": 0, "updates": updates})
