@@ -3,8 +3,6 @@
 Halves share nothing. For decoding it does not pay: its products are too narrow to be halved.
 """
 
-import ctypes
-import platform
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +10,13 @@ from typing import TypeVar
 
 import torch
 
+from dlr_core.heap import one_heap
+
 Made = TypeVar("Made")
 LEAST_ROWS = 16
 """Rows below which a part's products are too narrow to be worth a thread."""
 LEAST_FLOPS = 1e9
 """Work below which handing it over is not worth it."""
-ARENA_MAX = -8
-"""M_ARENA_MAX of <malloc.h>: how many heaps there are for threads to choose from."""
 _lock = threading.Lock()
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
@@ -43,12 +41,3 @@ def abreast(jobs: Sequence[Callable[[], Made]], workers: int) -> list[Made]:
             one_heap()
             _pools[key] = ThreadPoolExecutor(workers, "dlr", torch.set_num_threads, (key[1],))
     return [made.result() for made in [_pools[key].submit(job) for job in jobs]]
-
-
-def one_heap() -> None:
-    """Let threads that begin later allocate from the heap that there is, where the C library is glibc.
-
-    It would give each a heap of its own, and keep what one pass has left in it, which no other thread can use then.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(ARENA_MAX, 1)

@@ -268,7 +268,7 @@ class Chains:
     def keep(self, rows_M: Tensor) -> None:
         """Go on with these rows only, in this order; one that is named several times goes on in several ways.
 
-        What they leave behind is given up once half of the slots would be empty.
+        What they leave behind is given up once half of the slots would be empty, prompts once half have no rows.
         """
         self.place_R, self.next_R, self.in_order = self.place_R[rows_M], self.next_R[rows_M], False
         several = len(self.place_R.unique()) < len(self.place_R)
