@@ -7,10 +7,10 @@ python benchmarks/decode.py --products bfloat16              # for a CPU with AM
 A turn is one question that neither side has seen, answered K times: ``reset`` prefills it, ``step`` puts K chains in
 and decodes them; ``generate`` is given the same token ids, the anchor's included, in a batch of K rows. All decode
 greedily, on the same threads. ``generate`` runs on the model as Transformers loads it, and once more a turn on the
-environment's, whose linear layers multiply from packed copies of their weights: the second ratio is what sharing
+environment's, whose linear layers multiply from packed weights: the second ratio is what sharing
 prompts gains alone. The end token is taken from all, so that every completion has exactly as many tokens as the limit
 says. The chains are all zeros, which by contract reads as the plain prompt with its anchor: so the completions must be
-the same ids, and rows that differ (near-ties) are counted. With ``--products bfloat16`` the packed copies are in
+the same ids, and rows that differ (near-ties) are counted. With ``--products bfloat16`` packed weights are in
 bfloat16 and ``generate``'s first column is not, so more rows differ.
 """
 
@@ -238,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=7, help="turns of a cell")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds after which a cell begins no more turns")
     parser.add_argument("--main-model", default="smollm2-135m")
-    parser.add_argument("--products", choices=("float32", "bfloat16"), default="float32", help="of our packed copies")
+    parser.add_argument("--products", choices=("float32", "bfloat16"), default="float32", help="of our packed weights")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json")
     args = parser.parse_args(arguments)
     decoder = {"name": "hf", "model": args.main_model, "products": args.products}

@@ -1,9 +1,12 @@
 """Values and baselines of a group of chains when only some of them were decoded."""
 
+from typing import TypeVar
+
 from torch import Tensor
 
+Rate = TypeVar("Rate", float, Tensor)
 RARITY_FLOOR = 0.05
-"""Weight of a success in a group where every chain succeeded; one that stands alone weighs nearly 1 more."""
+"""Weight of a success in a group where every chain succeeded."""
 
 
 def corrected_values(rewards_BK: Tensor, chosen_BK: Tensor, predictions_BG: Tensor, inclusion_BG: Tensor) -> Tensor:
@@ -13,6 +16,11 @@ def corrected_values(rewards_BK: Tensor, chosen_BK: Tensor, predictions_BG: Tens
     """
     residual_BK = (rewards_BK - predictions_BG.gather(1, chosen_BK)) / inclusion_BG.gather(1, chosen_BK)
     return predictions_BG.scatter_add(1, chosen_BK, residual_BK)
+
+
+def rarity(success_rate: Rate) -> Rate:
+    """Weight of a success in a group that has so many: nearly 1 where it stands alone, the floor where all succeed."""
+    return 1.0 + RARITY_FLOOR - success_rate
 
 
 def leave_one_out(values_BG: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlr_core.advantages import RARITY_FLOOR
+from dlr_core.advantages import rarity
 from dlr_core.aside import Pending
 from dlr_core.everyone import joined_completions, joined_items, nothing_completed
 from dlr_core.frontier import Frontier
@@ -83,7 +83,7 @@ class Rehearsal:
                 continue
             n = row * group + right_K.index(True)
             ids = completions.ids_NL[n][completions.mask_NL[n].bool()].tolist()
-            self.buffer.add(Success(item, tuple(ids), (1.0 + RARITY_FLOOR - rate) ** self.settings.priority))
+            self.buffer.add(Success(item, tuple(ids), rarity(rate) ** self.settings.priority))
             self.frontier.solve(item.question)
 
     def search(self) -> Metrics:

@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import Tensor
 
-from dlr_core.advantages import RARITY_FLOOR
+from dlr_core.advantages import rarity
 from dlr_core.batch import StepBatch
 from dlr_plugins.estimators.options import EstimatorOptions
 from dlr_plugins.estimators.pathwise import Pathwise
@@ -40,7 +40,7 @@ class PathwiseGreedy(Pathwise):
             return super().success_BKM(batch)
         each = batch.each
         first_BKM = each.correct_BKM * (~each.repeat_BKM)
-        rare_B11 = (1.0 + RARITY_FLOOR - batch.success_rate_B)[:, None, None]
+        rare_B11 = rarity(batch.success_rate_B)[:, None, None]
         distinct_B11 = first_BKM.sum((1, 2), keepdim=True).clamp(min=1.0)
         share_BKM = first_BKM * batch.group_size * batch.chosen_inclusion_BK[..., None] / distinct_B11
         return self.options.success_weight * rare_B11 * share_BKM
