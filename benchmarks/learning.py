@@ -28,6 +28,7 @@ import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,10 @@ def name_of(method: str, rate: float | None, seed: int, minutes: float) -> str:
 def one_rate(text: str) -> tuple[str, float]:
     """``METHOD=RATE`` (ArgumentTypeError)."""
     method, _, rate = text.partition("=")
-    try:
-        return {name: (name, float(rate)) for name in SWEPT}[method]
-    except (KeyError, ValueError):
-        raise argparse.ArgumentTypeError(f"expected METHOD=RATE, of {', '.join(SWEPT)}; got {text!r}") from None
+    with suppress(ValueError):
+        if method in SWEPT:
+            return method, float(rate)
+    raise argparse.ArgumentTypeError(f"expected METHOD=RATE, of {', '.join(SWEPT)}; got {text!r}")
 
 
 def settings(args: argparse.Namespace, host: PluginHost) -> RunConfig:

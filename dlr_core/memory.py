@@ -248,15 +248,14 @@ def _decode(model: ModelSize, run: RunSize, prompts: int, rows: int, sampled: bo
 
 def _search(model: ModelSize, run: RunSize, rows: int) -> dict[str, int]:
     """Completing questions in several ways: a chain for each, of which every completion has a copy and goes on."""
-    one = _decode(model, run, prompts_bytes(model, run, rows), rows, sampled=True)
+    prompts, completions = prompts_bytes(model, run, rows), rows * run.tries
     if run.tries < 2:
-        return one
-    all_of_them = _decode(model, run, one["prompts"], rows * run.tries, sampled=False)
-    position = model.cache_width * model.number
-    begun = rows * run.latents * (2 if run.residual else 1) + rows * run.prompt * (not run.residual)
+        return _decode(model, run, prompts, rows, sampled=True)
+    begun = rows * (2 * run.latents if run.residual else run.prompt + run.latents)
     own = run.latents * (run.residual or model.copies_prompts) + run.pending + run.tokens
     own += run.prompt * model.copies_prompts
-    return all_of_them | {"chains": (begun + rows * run.tries * own) * position}
+    chains = (begun + completions * own) * model.cache_width * model.number
+    return _decode(model, run, prompts, completions, sampled=False) | {"chains": chains}
 
 
 def _learn(model: ModelSize, run: RunSize, prompts: int, rows: int, group: int) -> dict[str, int]:

@@ -96,7 +96,7 @@ class Chains:
         prompts = list(range(cache.rows)) if trunk is None else trunk.rows_N.tolist()
         far = 0 if trunk is None else int(trunk.keys[0].shape[2])
         groups, self.size, slots = arrange(prompts, far, int(cache.keys[0].shape[2]) + max(room, width))
-        self.groups, device = len(groups), cache.mask_NS.device
+        device = cache.mask_NS.device
         self.prompt_of = groups
         """Which prompt each group goes on from."""
         self.place_R = torch.tensor(slots, device=device)
@@ -142,6 +142,11 @@ class Chains:
             self.beginning = [(key[0], value[0]) for key, value in shared]
         else:
             self.prompts = [(_after(a, b), _after(c, d)) for (a, c), (b, d) in zip(shared, self.prompts, strict=True)]
+
+    @property
+    def groups(self) -> int:
+        """U, how many there are."""
+        return len(self.prompt_of)
 
     @property
     def _far(self) -> int:
@@ -285,8 +290,7 @@ class Chains:
         place_R = torch.tensor(places, device=device)
         source_Z[place_R] = self.place_R
         self.own_mask = None if self.own_mask is None else self.own_mask[source_Z]
-        before, self.place_R = self.size, place_R
-        self.prompt_of, self.groups, self.size = groups, len(groups), size
+        before, self.prompt_of, self.size, self.place_R = self.size, groups, size, place_R
         self._regroup(source_Z, before)
         self.in_order = places == list(range(len(groups) * size))
 
