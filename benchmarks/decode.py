@@ -7,11 +7,12 @@ python benchmarks/decode.py --products bfloat16              # for a CPU with AM
 A turn is one question that neither side has seen, answered K times: ``reset`` prefills it, ``step`` puts K chains in
 and decodes them; ``generate`` is given the same token ids, the anchor's included, in a batch of K rows. All decode
 greedily, on the same threads. ``generate`` runs on the model as Transformers loads it, and once more a turn on the
-environment's, whose linear layers multiply from packed weights: the second ratio is what sharing
-prompts gains alone. The end token is taken from all, so that every completion has exactly as many tokens as the limit
-says. The chains are all zeros, which by contract reads as the plain prompt with its anchor: so the completions must be
-the same ids, and rows that differ (near-ties) are counted. With ``--products bfloat16`` packed weights are in
-bfloat16 and ``generate``'s first column is not, so more rows differ.
+environment's, whose linear layers multiply from packed weights: the second ratio is what sharing prompts gains alone. A
+third ratio leaves our prefill out: a prompt that was asked before and is kept, as a run's search and replay keep
+theirs, is not read again, while ``generate`` reads it every time. The end token is taken from all, so that every
+completion has exactly as many tokens as the limit says. The chains are all zeros, which by contract reads as the plain
+prompt with its anchor: so the completions must be the same ids, and rows that differ (near-ties) are counted. With
+``--products bfloat16`` packed weights are in bfloat16 and ``generate``'s first column is not, so more rows differ.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import numpy as np
 import torch
 from dlr_envs.vector import LatentVectorEnv
 from entries import HERE, record
-from interleaved import Ratio, alternate, ratio_of_medians
+from interleaved import Ratio, Side, alternate, ratio_of_medians
 from pictures import bars
 from sheet import Sheet
 from transformers import GenerationConfig
@@ -121,7 +122,12 @@ class Cell:
         engine = self.engine.on(self.questions, self.tokens)
         self.env = LatentVectorEnv(self.chains, engine=engine, autoreset_mode="Disabled")
         self.actions = np.zeros((self.chains, engine.action_width), np.float32)
-        self.written: dict[str, list[Any]] = {side: [] for side in ("ours", "plain", "packed")}
+        self.written: dict[str, list[Any]] = {side: [] for side in ("ours", "kept", "plain", "packed")}
+
+    @property
+    def sides(self) -> list[Side]:
+        """What takes turns, in the order of ``written``."""
+        return [self.ours, self.kept, self.plain, self.packed]
 
     @property
     def name(self) -> str:
@@ -137,6 +143,21 @@ class Cell:
         spent = time.perf_counter() - began
         done: Any = self.env.finished
         self.written["ours"].append(done.completions.ids_NL.cpu())
+        return spent
+
+    def kept(self, turn: int) -> float:
+        """Seconds of the chains alone, on a prompt that is there."""
+        engine = self.env.engine
+        cache = engine.prefill([self.questions.item("train", self.first + turn).question])
+        latents = torch.zeros(
+            self.chains, engine.space.num_latents, engine.space.latent_dim, device=cache.mask_NS.device
+        )
+        rows = torch.zeros(self.chains, dtype=torch.long, device=cache.mask_NS.device)
+        began = time.perf_counter()
+        with torch.no_grad():
+            done = engine.decode(engine.inject(cache, latents, rows), self.env.generators)
+        spent = time.perf_counter() - began
+        self.written["kept"].append(done.ids_NL.cpu())
         return spent
 
     def plain(self, turn: int) -> float:
@@ -188,13 +209,14 @@ class Cell:
 
 def measure(cell: Cell, turns: int, patience: float) -> tuple[Ratio, dict[str, Any]]:
     """A cell's ratio, and what it is made of."""
-    ours, plain, packed = alternate([cell.ours, cell.plain, cell.packed], turns, patience)
-    found, sharing = ratio_of_medians(ours, plain), ratio_of_medians(ours, packed)
+    ours, kept, plain, packed = alternate(cell.sides, turns, patience)
+    found, again, sharing = (ratio_of_medians(*pair) for pair in ((ours, plain), (kept, plain), (ours, packed)))
     return found, {
         "chains": cell.chains, "prompt": cell.prompt, "tokens": cell.tokens,
         "ratio": found.ratio, "low": found.low, "high": found.high, "n": found.n,
         "completions_per_second": cell.chains / float(np.median(ours)),
         "generate_completions_per_second": cell.chains / float(np.median(plain)),
+        "ratio_kept": again.ratio, "low_kept": again.low, "high_kept": again.high, "kept_seconds": kept,
         "ratio_packed": sharing.ratio, "low_packed": sharing.low, "high_packed": sharing.high,
         "seconds": ours, "generate_seconds": plain, "packed_seconds": packed, "same_completions": cell.same(),
     }  # fmt: skip
@@ -211,6 +233,7 @@ def sheet(measured: Mapping[str, Any]) -> Sheet:
             "`generate`",
             "ratio",
             "95 %",
+            "ratio where our prompt was kept",
             "ratio where `generate` has our packed weights",
             "n",
             "same ids",
@@ -220,6 +243,7 @@ def sheet(measured: Mapping[str, Any]) -> Sheet:
                 *(str(cell[key]) for key in ("chains", "prompt", "tokens")),
                 *(f"{cell[key]:.2f}" for key in ("completions_per_second", "generate_completions_per_second", "ratio")),
                 f"{cell['low']:.2f} … {cell['high']:.2f}",
+                f"{cell['ratio_kept']:.2f} ({cell['low_kept']:.2f} … {cell['high_kept']:.2f})",
                 f"{cell['ratio_packed']:.2f} ({cell['low_packed']:.2f} … {cell['high_packed']:.2f})",
                 str(cell["n"]),
                 f"{cell['same_completions']:.0%}",
@@ -249,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     named: Ratio | None = None
     with endless(engine.decoder):
         warm = Cell(engine, *min(sizes, key=lambda size: size[0] * size[1]), 0)
-        alternate([warm.ours, warm.plain, warm.packed], 1)
+        alternate(warm.sides, 1)
         for number, size in enumerate(sizes, 1):
             found, row = measure(Cell(engine, *size, 50 * number), args.repeats, args.patience)
             named = found if size == NAMED and args.products == "float32" else named

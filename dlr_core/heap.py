@@ -7,14 +7,28 @@ import ctypes
 import platform
 
 GLIBC = platform.libc_ver()[0] == "glibc"
-ARENA_MAX = -8
-"""M_ARENA_MAX of <malloc.h>: how many heaps there are for threads to choose from."""
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
+"""Of <malloc.h>: free bytes at the heap's end that are given back by themselves; bytes from which on a block is the
+system's and not the heap's; how many heaps there are for threads to choose from."""
+LARGEST = 32 * 2**20
+"""Bytes up to which glibc raises the second by itself, and twice that the first, as blocks of such sizes are freed."""
 
 
 def give_back() -> None:
     """Let the system have the memory that is free within the heap: pages that are wanted again are asked for anew."""
     if GLIBC:
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_free() -> None:
+    """Keep what blocks of up to :data:`LARGEST` bytes leave when they are freed, as glibc would come to do by itself.
+
+    Until then it gives them back, and whoever wants as much again waits while the system clears every page.
+    """
+    if GLIBC:
+        library = ctypes.CDLL(None)
+        library.mallopt(MMAP_THRESHOLD, LARGEST)
+        library.mallopt(TRIM_THRESHOLD, 2 * LARGEST)
 
 
 def one_heap() -> None:

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+FEW = 4
+"""Prompts up to which each has what all begin with to itself: one more product costs more than it saves."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -211,11 +214,11 @@ class PromptCache:
     def select(self, rows_M: Tensor) -> "PromptCache":
         """The cache of chosen rows, repeats allowed; a trunk is held by both."""
         return PromptCache(
-            tuple(k[rows_M.to(k.device)] for k in self.keys),
-            tuple(v[rows_M.to(v.device)] for v in self.values),
-            self.mask_NS[rows_M],
-            self.states_NSH[rows_M],
-            self.pending_NPH[rows_M],
+            tuple(k.index_select(0, rows_M.to(k.device)) for k in self.keys),
+            tuple(v.index_select(0, rows_M.to(v.device)) for v in self.values),
+            self.mask_NS.index_select(0, rows_M),
+            self.states_NSH.index_select(0, rows_M),
+            self.pending_NPH.index_select(0, rows_M),
             self.num_latents,
             self.trunk and replace(self.trunk, rows_N=self.trunk.rows_N[rows_M]),
             None if self.ids_NS is None else self.ids_NS[rows_M],
@@ -227,6 +230,7 @@ class PromptCache:
         if self.trunk is not None:
             return self.select(rows_M)
         common = self.beginning and self.beginning.crop(self.mask_NS.shape[1] - self.num_latents)
+        common = common if self.rows > FEW else None
         return self.on_trunk(common, common.length if common else 0).select(rows_M)
 
     def on_trunk(self, beginning: Beginning | None = None, first: int = 0) -> "PromptCache":

@@ -69,9 +69,8 @@ def test_a_prompt_shorter_than_its_template_is_refused(engine):
 def test_completions_that_differ_are_counted(engine):
     with decode.endless(engine.decoder):
         cell = decode.Cell(engine, 4, 80, 5, 0)
-        cell.ours(0)
-        cell.plain(0)
-        cell.packed(0)
+        for side in cell.sides:
+            side(0)
         assert cell.same() == 1.0
         cell.written["packed"][0][1, 2] += 1
         assert cell.same() == 0.75

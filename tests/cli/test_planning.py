@@ -8,10 +8,10 @@ import dlr_plugins.decoders.outline as outlines
 import pytest
 import torch
 from dlr_cli import planning
-from dlr_plugins.decoders import packed_linear, shared_prompts
+from dlr_plugins.decoders import packed_linear
 from dlr_plugins.decoders.outline import Outline
 
-from dlr_core import memory
+from dlr_core import memory, records
 from dlr_core.config import resolve
 from dlr_core.errors import ModelError
 from dlr_core.pipeline import build_trainer
@@ -156,7 +156,7 @@ def test_an_outline_has_the_sizes_of_the_model_that_would_be_loaded(host, tiny_m
 
 
 def test_few_prompts_are_as_few_for_the_plan_as_for_the_decoder():
-    assert memory.FEW == shared_prompts.FEW
+    assert memory.FEW == records.FEW
 
 
 def test_an_activation_estimate_is_what_a_pass_saves(host, tiny_model):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dlr_core import trainer
+from dlr_core import heap
 from dlr_core.heap import GLIBC
 
 CHECK = """
@@ -31,7 +31,37 @@ def test_pieces_between_what_is_in_use_are_given_back() -> None:
     assert out[1] == "True"
 
 
+AGAIN = """
+import resource, sys
+from dlr_core.heap import keep_free
+
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+turn = lambda: [b"x" * 10_000_000 for _ in range(5)] and None
+if sys.argv[1] == "kept":
+    keep_free()
+for _ in range(3):
+    turn()
+before = faults()
+turn()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not GLIBC, reason="another C library")
+def test_what_is_freed_and_wanted_again_is_not_asked_of_the_system_again() -> None:
+    pages = 5 * 10_000_000 // 4096
+    command = [sys.executable, "-c", AGAIN]
+    kept, left = (
+        int(subprocess.run([*command, how], check=True, capture_output=True, text=True).stdout)
+        for how in ("kept", "left")
+    )
+    assert kept < pages / 10
+    assert left > pages / 2  # glibc's own way, for which there is something to be done
+
+
 def test_elsewhere_nothing_is_done(monkeypatch) -> None:
     monkeypatch.setattr("dlr_core.heap.GLIBC", False)
     monkeypatch.setattr("ctypes.CDLL", None)
-    trainer.give_back()
+    heap.give_back()
+    heap.keep_free()
+    heap.one_heap()

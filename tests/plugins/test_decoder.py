@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from dlr_plugins.decoders import hf
 
 from dlr_core.errors import ConfigError, ModelError
 
@@ -349,3 +350,11 @@ def test_logits_of_states_are_those_of_the_model_and_are_counted(host, model, re
     decoder.logits(states).sum().backward()
     assert bool(states.grad.any())
     assert decoder.usage.logits - before == 3 * got.shape[1]
+
+
+def test_what_a_pass_frees_is_kept_for_the_next_once_a_model_is_here(tiny_model, monkeypatch):
+    calls = []
+    monkeypatch.setattr(hf, "pack", lambda *_: calls.append("packed") or [])
+    monkeypatch.setattr(hf, "keep_free", lambda: calls.append("kept"))
+    hf.HFDecoder(hf.HFDecoder.Options(model=str(tiny_model), device="cpu"))
+    assert calls == ["packed", "kept"]  # loading, of larger blocks, is over

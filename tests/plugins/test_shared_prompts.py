@@ -14,6 +14,8 @@ from dlr_plugins.decoders.shared_prompts import Chains
 from dlr_plugins.decoders.shared_stepper import SharedStepper
 from dlr_plugins.decoders.token_log_prob import SLICE_ON_CPU, token_log_prob
 
+from dlr_core import records
+
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
 ROWS = torch.tensor([1, 0, 0, 2, 0, 3, 0, 0, 2, 1, 0])
 """Uneven, out of order, one question with more than twice the mean."""
@@ -33,9 +35,10 @@ def copying(tiny_model):
     return decoder
 
 
-@pytest.fixture(autouse=True, params=["apart", "to each"])
+@pytest.fixture(autouse=True, params=["apart", "held apart", "to each"])
 def beginning(request, monkeypatch):
-    """Whether what all prompts begin with is read once for all of them."""
+    """Whether what all prompts begin with is held, and read, once for all of them."""
+    monkeypatch.setattr(records, "FEW", 10**6 if request.param == "to each" else 0)
     monkeypatch.setattr(shared_prompts, "FEW", 0 if request.param == "apart" else 10**6)
     return request.param
 
@@ -125,11 +128,14 @@ def test_a_prompt_that_is_kept_has_a_group_without_rows():
 # ---- the record ----------------------------------------------------------------------------------------------------
 
 
-def test_sharing_copies_nothing_before_the_latents_and_is_selecting(tiny_decoder, host):
+def test_sharing_copies_nothing_before_the_latents_and_is_selecting(tiny_decoder, host, beginning):
     cache = prefill(tiny_decoder, make(host, tiny_decoder, "kv"))
     shared, copied = cache.share(ROWS), cache.select(ROWS)
     assert shared.trunk.keys[1].untyped_storage().data_ptr() == cache.keys[1].untyped_storage().data_ptr()
-    assert shared.trunk.beginning.keys[1].untyped_storage().data_ptr() == cache.beginning.keys[1].data_ptr()
+    if beginning == "to each":
+        assert shared.trunk.fixed == 0
+    else:
+        assert shared.trunk.beginning.keys[1].untyped_storage().data_ptr() == cache.beginning.keys[1].data_ptr()
     assert shared.trunk.length == shared.trunk.fixed + shared.trunk.keys[1].shape[2] == cache.mask_NS.shape[1] - 3
     assert shared.keys[1].shape[2] == 3
     some = torch.tensor([4, 0])
@@ -168,7 +174,7 @@ def test_what_all_prompts_begin_with_is_read_once_where_they_are_many(host, tiny
     ready, _ = both(host, tiny_decoder, copying, "kv", actions())
     chains, fixed = Chains(ready), ready.trunk.fixed
     whole = ready.trunk.length
-    assert fixed > 3
+    assert bool(fixed) == (beginning != "to each")
     if beginning == "apart":
         assert [key.shape[1] for key, _ in chains.beginning] == [fixed] * 3
     assert bool(chains.beginning) == (beginning == "apart")

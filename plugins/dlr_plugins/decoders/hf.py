@@ -14,6 +14,7 @@ from torch import Tensor
 from dlr_core.common_prefix import common_prefix
 from dlr_core.cost import Usage
 from dlr_core.errors import ModelError
+from dlr_core.heap import keep_free
 from dlr_core.protocols import Steer
 from dlr_core.records import Beginning, Completions, PromptCache
 from dlr_plugins.decoders.cache_name import CACHE
@@ -109,6 +110,7 @@ class HFDecoder(PromptText):
             head = self.model.get_output_embeddings()
             products = products_here(options.products, self.device, self.dtype)
             self.packed = pack(self.model, self._one_token, products, head) if options.packed else []
+        keep_free()
 
     @classmethod
     def outline(cls, options: Options) -> Outline:
@@ -254,8 +256,11 @@ class HFDecoder(PromptText):
         cos, sin = (part.to(keys_NThd.device) for part in rotary(keys_NThd, positions_NT))
         turned = cos.shape[-1]  # partial rotary models turn only the first coordinates
         head, tail = keys_NThd[..., :turned], keys_NThd[..., turned:]
-        half = torch.cat([-head[..., turned // 2 :], head[..., : turned // 2]], -1)
-        rotated = torch.addcmul(head * cos[:, :, None], half, sin[:, :, None])
+        first, second = head.chunk(2, -1)
+        low, high = sin[:, :, None].chunk(2, -1)
+        rotated = head * cos[:, :, None]
+        rotated[..., : turned // 2].addcmul_(second, -low)
+        rotated[..., turned // 2 :].addcmul_(first, high)
         return torch.cat([rotated, tail], -1) if tail.shape[-1] else rotated
 
     def state_bound(self) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from dlr_core.records import Beginning, PromptCache
 from dlr_core.stacking import stack
@@ -70,10 +71,7 @@ def _one_pass(
     for number, ids in enumerate(bodies):
         ids_NS[number, width - len(ids) :] = torch.tensor(ids, device=device)
         mask_NS[number, fixed : fixed + width - len(ids)] = 0
-    cache = DynamicCache()
-    if start is not None:
-        for layer, (key, value) in enumerate(zip(start.keys, start.values, strict=True)):
-            cache.update(key.expand(count, -1, -1, -1), value.expand(count, -1, -1, -1), layer)
+    cache = _going_on(start, count)
     out = body(
         input_ids=ids_NS,
         attention_mask=mask_NS,
@@ -85,6 +83,17 @@ def _one_pass(
     if start is not None:
         states = torch.cat([start.states_1PH.expand(count, -1, -1), states], 1)
     return PromptCache(*layers_of(cache), mask_NS, states, states[:, :0], 0, beginning=start)
+
+
+def _going_on(start: Beginning | None, count: int) -> DynamicCache:
+    """A Transformers cache of so many rows that all begin so; they are copied when a layer adds to them, not before."""
+    cache = DynamicCache()
+    for pair in zip(start.keys, start.values, strict=True) if start else ():
+        layer = DynamicLayer()
+        layer.lazy_initialization(*pair)
+        layer.keys, layer.values = (tensor.expand(count, -1, -1, -1) for tensor in pair)
+        cache.layers.append(layer)
+    return cache
 
 
 def layers_of(cache: DynamicCache) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

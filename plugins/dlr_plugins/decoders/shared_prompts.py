@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from dlr_core.errors import ModelError
-from dlr_core.records import PromptCache, Trunk
+from dlr_core.records import FEW, PromptCache, Trunk
 from dlr_plugins.decoders.cache_name import CACHE
 from dlr_plugins.decoders.grouping import arrange
 
@@ -27,8 +27,6 @@ Pair = tuple[Tensor, Tensor]
 """Keys and values."""
 CHANGES = ("softcap", "s_aux", "position_bias", "sliding_window", "indices")
 """Arguments with which a model asks for another attention than the plain one."""
-FEW = 4
-"""Prompts up to which each has its beginning to itself: one more product costs more than it saves."""
 _reading: ContextVar["Chains | None"] = ContextVar("reading", default=None)
 
 

@@ -64,7 +64,6 @@ class PromptText:
 
     def texts(self, ids_NL: Tensor, mask_NL: Tensor) -> list[str]:
         """What completions say, special tokens left out."""
-        return [
-            str(self.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True))
-            for ids, mask in zip(ids_NL, mask_NL, strict=True)
-        ]
+        pairs = zip(ids_NL.tolist(), mask_NL.tolist(), strict=True)
+        rows = [[token for token, there in zip(ids, mask, strict=True) if there] for ids, mask in pairs]
+        return [str(text) for text in self.tokenizer.batch_decode(rows, skip_special_tokens=True)]

@@ -76,23 +76,26 @@ class KVSpace(nn.Module):
             cache = cache.whole()
         begin = start - (cache.trunk.length if cache.trunk else 0)
         scaled_DW = self.chart_DW * (self.options.radius * self.scale)[self.block_W]  # smaller than all residuals are
-        delta_NtW = (actions_NtD.float() @ scaled_DW).to(cache.keys[0].dtype)
-        parts = [p.unflatten(-1, size) for p, size in zip(delta_NtW.split(self.widths, -1), self.sizes, strict=True)]
-        turned = self._rotated(parts[::2], cache.positions_NS[:, start : start + actions_NtD.shape[1]])
+        blocks, actions, dtype = scaled_DW.split(self.widths, 1), actions_NtD.float(), cache.keys[0].dtype
+        turned = self._rotated(actions, blocks[::2], cache.positions_NS[:, start : start + actions.shape[1]], dtype)
+        values = (actions @ torch.cat(blocks[1::2], 1)).to(dtype).split(self.widths[1::2], -1)
+        parts = [value.unflatten(-1, size) for value, size in zip(values, self.sizes[1::2], strict=True)]
         return replace(
             cache,
             keys=tuple(_added(key, dk, begin) for key, dk in zip(cache.keys, turned, strict=True)),
-            values=tuple(_added(value, dv, begin) for value, dv in zip(cache.values, parts[1::2], strict=True)),
+            values=tuple(_added(value, dv, begin) for value, dv in zip(cache.values, parts, strict=True)),
         )
 
-    def _rotated(self, keys: Sequence[Tensor], positions_Nt: Tensor) -> list[Tensor]:
-        """Keys (N, t, heads, width) of every layer, rotated; heads of one width together, as they turn alike."""
-        turned = list(keys)
-        for width in {key.shape[-1] for key in keys}:
-            layers = [layer for layer, key in enumerate(keys) if key.shape[-1] == width]
-            together = self.decoder[0].rotate(torch.cat([keys[layer] for layer in layers], 2), positions_Nt)
-            parts = together.split([keys[layer].shape[2] for layer in layers], 2)
-            for layer, part in zip(layers, parts, strict=True):
+    def _rotated(
+        self, actions_NtD: Tensor, blocks: Sequence[Tensor], positions_Nt: Tensor, dtype: torch.dtype
+    ) -> list[Tensor]:
+        """Residuals (N, t, heads, width) of every layer's keys, rotated; of one width together, as they turn alike."""
+        sizes, turned = self.sizes[::2], list(blocks)
+        for width in {width for _, width in sizes}:
+            layers = [layer for layer, size in enumerate(sizes) if size[1] == width]
+            residual = (actions_NtD @ torch.cat([blocks[layer] for layer in layers], 1)).to(dtype)
+            together = self.decoder[0].rotate(residual.unflatten(-1, (-1, width)), positions_Nt)
+            for layer, part in zip(layers, together.split([sizes[layer][0] for layer in layers], 2), strict=True):
                 turned[layer] = part
         return turned
 
