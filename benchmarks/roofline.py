@@ -5,10 +5,11 @@ python benchmarks/roofline.py
 The roof is measured on this machine, at the shapes that decoding has: every weight matrix of the model multiplied with
 64 rows, one after another, so that weights come from memory as they do in a step, by PyTorch's own product and from
 packed weights, whichever is faster; and the step's keys and values read once, at the speed of a sum over a block of
-memory far larger than the caches. The achieved share is the roof's seconds
-over a step's, measured in turns. Norms, rotations, softmax and drawing tokens are no part of the roof.
+memory far larger than the caches. The achieved share is the roof's seconds over a step's, measured in turns. Norms,
+rotations, softmax and drawing tokens are no part of the roof.
 
-Beside it stands the share of the speed of one large square product, which no step with 64 rows can reach.
+Beside it stands the share of the speed of one large square product, which no step with 64 rows can reach. The rows are
+as an environment decodes them: what all prompts begin with is held, and counted, once.
 """
 
 import argparse
@@ -43,14 +44,16 @@ def matrices(decoder: Any) -> list[torch.Tensor]:
 class Roof:
     """The machine's speeds at a decoding step's shapes."""
 
-    def __init__(self, decoder: Any, rows: int, positions: float) -> None:
+    def __init__(self, decoder: Any, rows: int, positions: float, once: int = 0) -> None:
         self.weights = matrices(decoder)
         self.packed = list(dict.fromkeys(layer.together for layer in decoder.packed))
         widths = {weight.shape[1] for weight in self.weights}
         self.inputs = {width: torch.randn(rows, width).to(self.weights[0]) for width in widths}
         size = decoder.embedding_table().element_size()
-        self.cache_bytes = 2 * rows * positions * sum(heads * width for heads, width in decoder.kv_sizes) * size
-        """Of keys and values that a step reads, ``positions`` of them per row and layer."""
+        self.cache_bytes = (
+            2 * (rows * positions + once) * sum(heads * width for heads, width in decoder.kv_sizes) * size
+        )
+        """Of keys and values that a step reads: in every layer ``positions`` of each row, and ``once`` for all."""
         self.flops = 2 * rows * sum(weight.numel() for weight in self.weights)
 
     @torch.no_grad()
@@ -101,8 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     decoder = engine.decoder
     items = distinct_items(engine.task, "train", args.rows)
     with torch.no_grad(), endless(decoder):
-        cache = engine.prefill([item.question for item in items])
-        roof = Roof(decoder, cache.rows, cache.mask_NS.shape[1] + (args.tokens + 1) / 2)
+        prompts = engine.prefill([item.question for item in items])
+        plain = torch.zeros(prompts.rows, engine.space.num_latents, engine.space.latent_dim, device=decoder.device)
+        cache = engine.inject(prompts, plain)
+        once = cache.trunk.fixed if cache.trunk else 0
+        roof = Roof(decoder, cache.rows, cache.mask_NS.shape[1] - once + (args.tokens + 1) / 2, once)
 
         def floor(turn: int) -> float:
             return roof.products() + roof.reads()

@@ -115,6 +115,17 @@ def test_the_roof_has_every_matrix_and_every_cached_number_once(engine):
     assert roofline.Roof(decoder, rows, positions).cache_bytes == 4 * held
 
 
+def test_the_roof_has_what_all_prompts_begin_with_once(engine):
+    prompts = engine.prefill([f"{number} + 1 =" for number in range(6)])
+    ready = engine.inject(prompts, torch.zeros(6, engine.space.num_latents, engine.space.latent_dim))
+    fixed = ready.trunk.fixed
+    parts = [ready, ready.trunk, ready.trunk.beginning]
+    held = sum(tensor.numel() for part in parts for tensor in (*part.keys, *part.values))
+    assert fixed > 3
+    roof = roofline.Roof(engine.decoder, 6, ready.mask_NS.shape[1] - fixed, fixed)
+    assert roof.cache_bytes == 4 * held
+
+
 def test_the_roof_of_a_packed_model_is_of_real_weights_multiplied_both_ways(tiny_model, monkeypatch):
     monkeypatch.setattr(packed_linear, "LEAST_BYTES", 0)
     decoder = {"name": "hf", "model": str(tiny_model), "device": "cpu"}
