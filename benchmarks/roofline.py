@@ -49,10 +49,8 @@ class Roof:
         self.packed = list(dict.fromkeys(layer.together for layer in decoder.packed))
         widths = {weight.shape[1] for weight in self.weights}
         self.inputs = {width: torch.randn(rows, width).to(self.weights[0]) for width in widths}
-        size = decoder.embedding_table().element_size()
-        self.cache_bytes = (
-            2 * (rows * positions + once) * sum(heads * width for heads, width in decoder.kv_sizes) * size
-        )
+        each = 2 * sum(heads * width for heads, width in decoder.kv_sizes) * decoder.embedding_table().element_size()
+        self.cache_bytes = (rows * positions + once) * each
         """Of keys and values that a step reads: in every layer ``positions`` of each row, and ``once`` for all."""
         self.flops = 2 * rows * sum(weight.numel() for weight in self.weights)
 

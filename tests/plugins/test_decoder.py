@@ -358,3 +358,9 @@ def test_what_a_pass_frees_is_kept_for_the_next_once_a_model_is_here(tiny_model,
     monkeypatch.setattr(hf, "keep_free", lambda: calls.append("kept"))
     hf.HFDecoder(hf.HFDecoder.Options(model=str(tiny_model), device="cpu"))
     assert calls == ["packed", "kept"]  # loading, of larger blocks, is over
+
+
+def test_texts_say_what_the_mask_leaves(tiny_decoder):
+    ids_NL = torch.tensor([tiny_decoder.encode("ab")[:1] * 3, tiny_decoder.encode("cd")[:1] * 3])
+    first, second = (tiny_decoder.token(int(row[0])) for row in ids_NL)
+    assert tiny_decoder.texts(ids_NL, torch.tensor([[1.0, 0, 0], [1.0, 1.0, 0]])) == [first, second * 2]
