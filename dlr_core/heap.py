@@ -25,10 +25,8 @@ def keep_free() -> None:
 
     Until then it gives them back, and whoever wants as much again waits while the system clears every page.
     """
-    if GLIBC:
-        library = ctypes.CDLL(None)
-        library.mallopt(MMAP_THRESHOLD, LARGEST)
-        library.mallopt(TRIM_THRESHOLD, 2 * LARGEST)
+    _set(MMAP_THRESHOLD, LARGEST)
+    _set(TRIM_THRESHOLD, 2 * LARGEST)
 
 
 def one_heap() -> None:
@@ -36,5 +34,9 @@ def one_heap() -> None:
 
     It would give each a heap of its own, and keep what one pass has left in it, which no other thread can use then.
     """
+    _set(ARENA_MAX, 1)
+
+
+def _set(option: int, value: int) -> None:
     if GLIBC:
-        ctypes.CDLL(None).mallopt(ARENA_MAX, 1)
+        ctypes.CDLL(None).mallopt(option, value)

@@ -16,7 +16,7 @@ COPIES = 4
 CALIBRATION, AT_ONCE = 128, 32
 """Questions that an assistant's reader is calibrated on, and how many of them are prefilled together."""
 FEW = 4
-"""Prompts up to which each has what all begin with to itself while it is read."""
+"""Prompts up to which each has what all begin with to itself: one more product costs more than it saves."""
 SLICE = 128
 """Positions whose logits exist at the same time while completions are scored; half as many, but twice, on a CPU."""
 

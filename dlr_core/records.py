@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FEW = 4
-"""Prompts up to which each has what all begin with to itself: one more product costs more than it saves."""
+from dlr_core.memory import FEW
 
 
 @dataclass(frozen=True)
@@ -229,8 +228,8 @@ class PromptCache:
         """The cache of chosen rows; only their latent positions are copied: many chains, one copy of each question."""
         if self.trunk is not None:
             return self.select(rows_M)
-        common = self.beginning and self.beginning.crop(self.mask_NS.shape[1] - self.num_latents)
-        common = common if self.rows > FEW else None
+        begun = self.beginning if self.rows > FEW else None
+        common = begun and begun.crop(self.mask_NS.shape[1] - self.num_latents)
         return self.on_trunk(common, common.length if common else 0).select(rows_M)
 
     def on_trunk(self, beginning: Beginning | None = None, first: int = 0) -> "PromptCache":

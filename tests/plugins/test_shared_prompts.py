@@ -174,7 +174,10 @@ def test_what_all_prompts_begin_with_is_read_once_where_they_are_many(host, tiny
     ready, _ = both(host, tiny_decoder, copying, "kv", actions())
     chains, fixed = Chains(ready), ready.trunk.fixed
     whole = ready.trunk.length
-    assert bool(fixed) == (beginning != "to each")
+    if beginning == "to each":
+        assert fixed == 0
+    else:
+        assert fixed > 3
     if beginning == "apart":
         assert [key.shape[1] for key, _ in chains.beginning] == [fixed] * 3
     assert bool(chains.beginning) == (beginning == "apart")

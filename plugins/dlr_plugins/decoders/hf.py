@@ -258,7 +258,7 @@ class HFDecoder(PromptText):
         head, tail = keys_NThd[..., :turned], keys_NThd[..., turned:]
         first, second = head.chunk(2, -1)
         low, high = sin[:, :, None].chunk(2, -1)
-        rotated = head * cos[:, :, None]
+        rotated = head * cos[:, :, None]  # written to by slices, as autograd lets no chunk be
         rotated[..., : turned // 2].addcmul_(second, -low)
         rotated[..., turned // 2 :].addcmul_(first, high)
         return torch.cat([rotated, tail], -1) if tail.shape[-1] else rotated

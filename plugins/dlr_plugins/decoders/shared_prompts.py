@@ -18,7 +18,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from dlr_core.errors import ModelError
-from dlr_core.records import FEW, PromptCache, Trunk
+from dlr_core.memory import FEW
+from dlr_core.records import PromptCache, Trunk
 from dlr_plugins.decoders.cache_name import CACHE
 from dlr_plugins.decoders.grouping import arrange
 
