@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from dlr_core.aside import Aside, Pending
 from dlr_core.errors import ActionError, PluginError
 from dlr_core.protocols import Decoder, Reward, Space, Task
 from dlr_core.records import Completions, Item, PromptCache, Sample, Written
-from dlr_core.timelimit import Overdue, within
+from dlr_core.timelimit import Overdue, each_within
 from dlr_envs.arguments import read_actions
 
 Floats = NDArray[np.float32]
+T = TypeVar("T")
 JUDGE_SECONDS = 120.0
 """What one call of a verifier or a reward may take: far more than any should, but not for ever."""
 
@@ -162,8 +163,10 @@ class Engine:
     def _outcome(self, items: list[Item], completions: Completions, cache: PromptCache, rows_N: Tensor) -> Outcome:
         several = [item for item in items for _ in range(self.decodes_per_chain)]
         samples = self.judge(several, completions)
-        rewards = np.array([self._reward_of(sample) for sample in samples], np.float32)
-        return Outcome(items, samples, rewards.reshape(len(items), -1), completions, cache, rows_N)
+        asked = [(sample,) for sample in samples]
+        rewards = self._each(f"reward {type(self.reward).__name__}", samples, self._reward_of, asked)
+        rewards_NM = np.array(rewards, np.float32).reshape(len(items), -1)
+        return Outcome(items, samples, rewards_NM, completions, cache, rows_N)
 
     def abandon(self) -> None:
         """End the episodes as they are: a reset must follow."""
@@ -193,28 +196,19 @@ class Engine:
         """The task's verdict on every completion."""
         tokens, ended = completions.mask_NL.sum(1).int().tolist(), completions.ended_N.tolist()
         entropies = [None] * len(tokens) if completions.entropy_N is None else completions.entropy_N.tolist()
-        samples = []
-        for item, text, count, stop, nats in zip(items, completions.texts, tokens, ended, entropies, strict=True):
-            verdict = self._within(f"task {type(self.task).__name__}", text, self.task.score, item, text, stop)
-            samples.append(
-                Sample(
-                    item.question,
-                    item.answer,
-                    text,
-                    verdict.parsed,
-                    verdict.correct,
-                    verdict.format,
-                    count,
-                    stop,
-                    nats,
-                )
-            )
-        return samples
+        texts = completions.texts
+        asked = list(zip(items, texts, ended, strict=True))
+        verdicts = self._each(f"task {type(self.task).__name__}", texts, self.task.score, asked)
+        rows = zip(items, texts, verdicts, tokens, ended, entropies, strict=True)
+        return [
+            Sample(item.question, item.answer, text, said.parsed, said.correct, said.format, count, stop, nats)
+            for item, text, said, count, stop, nats in rows
+        ]
 
     def _reward_of(self, sample: Sample) -> float:
         who = f"reward {type(self.reward).__name__}"
         try:
-            given = self._within(who, sample, self.reward, sample)
+            given = self.reward(sample)
             value = _one_number(given)
         except PluginError:
             raise
@@ -226,12 +220,15 @@ class Engine:
             raise PluginError(f"{who} returned {value} on {sample}")
         return value
 
-    def _within(self, who: str, judged: object, part: Callable[..., Any], *arguments: Any) -> Any:
-        """A part's verdict, if it comes in time."""
+    def _each(
+        self, who: str, judged: Sequence[object], part: Callable[..., T], rows: Sequence[Sequence[Any]]
+    ) -> list[T]:
+        """A part's verdict on everything judged, if each comes in time."""
         try:
-            return within(self.judge_seconds, _without_gradients, part, *arguments)
-        except Overdue:
-            raise PluginError(f"{who} has not answered within {self.judge_seconds:g} s on {judged!r}") from None
+            return each_within(self.judge_seconds, _without_gradients, [(part, *row) for row in rows])
+        except Overdue as late:
+            on = f"on {judged[late.number]!r}"
+            raise PluginError(f"{who} has not answered within {self.judge_seconds:g} s {on}") from None
 
     def describe(self, outcome: Outcome, number: int) -> Mapping[str, Any]:
         """What ``info`` says of a finished episode: plain Python, no times.
@@ -331,7 +328,7 @@ def _short(given: Any) -> str:
     return " ".join(repr(given).split())[:80]
 
 
-def _without_gradients(part: Callable[..., Any], *arguments: Any) -> Any:
+def _without_gradients(part: Callable[..., T], *arguments: Any) -> T:
     """A call on whichever thread: whether gradients are recorded is each thread's own matter."""
     with torch.no_grad():
         return part(*arguments)

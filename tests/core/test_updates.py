@@ -13,7 +13,7 @@ from torch import nn
 from dlr_core.errors import PluginError
 from dlr_core.frozen import Frozen
 from dlr_core.generators import process_state, restore_process, seed_process
-from dlr_core.timelimit import Overdue, within
+from dlr_core.timelimit import Overdue, each_within, within
 from dlr_core.updates import Updates
 
 
@@ -144,6 +144,42 @@ def test_the_limit_works_on_any_thread() -> None:
     thread.start()
     thread.join(20.0)
     assert len(found) == 1
+
+
+def test_many_calls_take_as_long_as_they_like_together() -> None:
+    assert each_within(1.0, lambda n: time.sleep(0.1) or n, [(n,) for n in range(12)]) == list(range(12))
+
+
+@pytest.mark.parametrize("seconds", [None, 60.0])
+def test_the_first_call_to_fail_is_the_last(seconds: float | None) -> None:
+    made: list[int] = []
+
+    def call(n: int) -> float:
+        made.append(n)
+        return 1 / (2 - n)
+
+    with pytest.raises(ZeroDivisionError):
+        each_within(seconds, call, [(n,) for n in range(5)])
+    assert made == [0, 1, 2]
+
+
+def test_which_call_is_overdue_is_said_and_none_is_made_after_it() -> None:
+    gate, ended, made = threading.Event(), threading.Event(), []
+
+    def call(n: int) -> None:
+        made.append(n)
+        if n == 2:
+            gate.wait()
+            ended.set()
+
+    with pytest.raises(Overdue) as late:
+        each_within(0.2, call, [(n,) for n in range(5)])
+    assert late.value.number == 2
+    gate.set()
+    assert ended.wait(20.0)
+    each_within(60.0, call, [(9,)])
+    time.sleep(0.05)
+    assert made == [0, 1, 2, 9]
 
 
 # ---- generators ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import threading
 
+import dlr_envs  # noqa: F401  (registers the dlr/* ids)
 import gymnasium
 import numpy as np
 import pytest
@@ -70,3 +71,20 @@ def test_after_a_reward_that_raises_nothing_goes_on_without_a_reset(make, monkey
         env.step(ACTIONS)
     env.reset(seed=3)
     env.step(ACTIONS)
+
+
+def test_the_completion_that_a_verifier_hangs_on_is_named(make, monkeypatch):
+    env = make(judge_seconds=1.0, temperature=1.0)
+    score, asked = env.engine.task.score, []
+
+    def hanging(item, text, ended):
+        asked.append(text)
+        if len(asked) == 3:
+            threading.Event().wait(PATIENCE)
+        return score(item, text, ended)
+
+    monkeypatch.setattr(env.engine.task, "score", hanging)
+    with pytest.raises(PluginError, match="has not answered within 1 s") as late:
+        env.step(ACTIONS)
+    assert len(asked) == len(set(asked)) == 3
+    assert str(late.value).endswith(f"on {asked[2]!r}")
