@@ -284,7 +284,7 @@ class Chains:
             return
         device = self.place_R.device
         if groups != self.prompt_of:
-            self._choose(torch.tensor([self.prompt_of.index(prompt) for prompt in groups], device=device))
+            self._choose([self.prompt_of.index(prompt) for prompt in groups])
         source_Z = torch.zeros(len(groups) * size, dtype=torch.long, device=device)
         place_R = torch.tensor(places, device=device)
         source_Z[place_R] = self.place_R
@@ -293,9 +293,14 @@ class Chains:
         self._regroup(source_Z, before)
         self.in_order = places == list(range(len(groups) * size))
 
-    def _choose(self, groups_U: Tensor) -> None:
-        """Other groups' prompts, by the number of a group that has each now."""
-        self.prompts = [_rows(groups_U, *pair) for pair in self.prompts]
+    def _choose(self, groups_U: list[int]) -> None:
+        """Other groups' prompts, by the number of a group that has each now; those of neighbours are not copied."""
+        first, end = groups_U[0], groups_U[0] + len(groups_U)
+        if groups_U == list(range(first, end)):
+            self.prompts = [(key[first:end], value[first:end]) for key, value in self.prompts]
+        else:
+            held = torch.tensor(groups_U, device=self.place_R.device)
+            self.prompts = [_rows(held, *pair) for pair in self.prompts]
         self.prompt_mask = None if self.prompt_mask is None else self.prompt_mask[groups_U]
 
 
