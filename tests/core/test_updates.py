@@ -111,6 +111,7 @@ def test_who_would_train_the_main_model_is_named() -> None:
 def test_a_call_in_time_gives_its_result_or_its_error_and_reuses_its_thread() -> None:
     before = threading.active_count()
     assert [within(60.0, pow, 2, n) for n in range(5)] == [1, 2, 4, 8, 16]
+    assert len({within(60.0, threading.current_thread) for _ in range(5)}) == 1
     assert threading.active_count() <= before + 1
     with pytest.raises(ZeroDivisionError):
         within(60.0, lambda: 1 / 0)
@@ -126,6 +127,7 @@ def test_a_call_that_never_returns_is_given_up_and_its_late_answer_is_nobodys() 
 
     with pytest.raises(Overdue):
         within(0.05, late)
+    assert within(60.0, lambda: "now") == "now"
     gate.set()
     time.sleep(0.05)
     assert within(60.0, lambda: "next") == "next"

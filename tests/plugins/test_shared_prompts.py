@@ -185,7 +185,7 @@ def test_what_all_prompts_begin_with_is_read_once_where_they_are_many(host, tiny
     assert all(key.shape[2] == value.shape[2] == far for key, value in chains.prompts)
 
 
-@pytest.mark.parametrize("left", [[20, 1], [1], [9, 17, 9], [23, 0, 1, 8]])
+@pytest.mark.parametrize("left", [[20, 1], [1], [9], [20, 17], [9, 17, 9], [23, 0, 1, 8]])
 def test_rows_that_go_on_in_several_ways_leave_no_slot_empty_that_need_not_be(tiny_decoder, left):
     rows, forked = torch.tensor([0, 0, 1, 2]), torch.tensor([0] * 4 + [1] * 4 + [2] * 8 + [3] * 8)
     cache, table = tiny_decoder.prefill(QUESTIONS[:3], [5, 6], [7], 2), tiny_decoder.embedding_table()[:, None]
@@ -199,8 +199,13 @@ def test_rows_that_go_on_in_several_ways_leave_no_slot_empty_that_need_not_be(ti
     torch.testing.assert_close(again, alone.feed(table[20:44]), atol=1e-4, rtol=1e-4)
     for each in (stepper, alone):
         each.keep(torch.tensor(left))
+    only = SharedStepper(tiny_decoder.model, cache.share(rows[forked][left]), 60)
+    for fed in (table[9:13][forked], table[20:44]):
+        only.feed(fed[left])
     last = table[50 : 50 + len(left)]
-    torch.testing.assert_close(stepper.feed(last), alone.feed(last), atol=1e-4, rtol=1e-4)
+    expected = only.feed(last)
+    for each in (stepper, alone):
+        torch.testing.assert_close(each.feed(last), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_prompts_are_not_copied_before_half_of_them_are_left(tiny_decoder):
