@@ -2,6 +2,7 @@
 
 python benchmarks/decode.py                                  # every cell
 python benchmarks/decode.py --chains 8 --prompts 200         # those cells alone
+python benchmarks/decode.py --weights float16                # ours in half the memory; shown, not written
 python benchmarks/decode.py --products bfloat16              # for a CPU with AMX; shown, not written
 
 A turn is one question that neither side has seen, answered K times: ``reset`` prefills it, ``step`` puts K chains in
@@ -12,7 +13,8 @@ third ratio leaves our prefill out: a prompt that was asked before and is kept, 
 theirs, is not read again, while ``generate`` reads it every time. The end token is taken from all, so that every
 completion has exactly as many tokens as the limit says. The chains are all zeros, which by contract reads as the plain
 prompt with its anchor: so the completions must be the same ids, and rows that differ (near-ties) are counted. With
-``--products bfloat16`` packed weights are in bfloat16 and ``generate``'s first column is not, so more rows differ.
+``--weights float16`` all have the same rounded weights, which ``generate``'s first column multiplies as float32. With
+``--products bfloat16`` packed weights are in bfloat16 and that column's are not, so more rows differ.
 """
 
 import argparse
@@ -263,9 +265,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--patience", type=float, default=60.0, help="seconds after which a cell begins no more turns")
     parser.add_argument("--main-model", default="smollm2-135m")
     parser.add_argument("--products", choices=("float32", "bfloat16"), default="float32", help="of our packed weights")
+    parser.add_argument("--weights", choices=("full", "float16"), default="full", help="of the main model")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json")
     args = parser.parse_args(arguments)
-    decoder = {"name": "hf", "model": args.main_model, "products": args.products}
+    decoder = {"name": "hf", "model": args.main_model, "products": args.products, "weights": args.weights}
+    by_default = (args.products, args.weights) == ("float32", "full")
     engine = gymnasium.make_vec(ENV, num_envs=1, decoder=decoder).unwrapped.engine  # type: ignore[attr-defined]
     sizes = [(k, p, length) for p in args.prompts for k in args.chains for length in args.tokens]
     sizes.sort(key=lambda size: (size != NAMED, size[0] * size[1]))
@@ -276,13 +280,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         alternate(warm.sides, 1)
         for number, size in enumerate(sizes, 1):
             found, row = measure(Cell(engine, *size, 50 * number), args.repeats, args.patience)
-            named = found if size == NAMED and args.products == "float32" else named
+            named = found if size == NAMED and by_default else named
             rows.append(row)
             if named is not None:  # after every cell, so that an interrupted run leaves what it has measured
                 record("decode_k8_p200", named, {"main_model": Path(args.main_model).name, "cells": rows}, args.out)
     sheet({"cells": rows}).print()
     if named is None:
-        print(f"nothing written: K={NAMED[0]} prompt {NAMED[1]} tokens {NAMED[2]} was not measured in float32")
+        print(f"nothing written: K={NAMED[0]} prompt {NAMED[1]} tokens {NAMED[2]} was not measured by default")
         return
     shown = {f"K={r['chains']}, {r['prompt']} → {r['tokens']}": (r["ratio"], r["low"], r["high"]) for r in rows}
     title = "Completions per second, environment ÷ generate"

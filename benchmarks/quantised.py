@@ -1,12 +1,13 @@
-"""What bfloat16 products, and 8 and 4 bits a weight, cost the default main model: accuracy, seconds, memory.
+"""What bfloat16 products, and 16, 8 and 4 bits a weight, cost the default main model: accuracy, seconds, memory.
 
 OMP_NUM_THREADS=1 python benchmarks/quantised.py
 
-One process with the model four times: all bits, all bits with bfloat16 products, int8, int4. The anchor's and a
-hand-written prompt's accuracy on validation questions, and the share of completions that are the full weights' to the
-letter. Then decoding 32 chains of 4 questions, and scoring their completions with gradients, in turns; CPU time of one
-thread, which another program on the machine disturbs less than it does the wall clock. Memory is that of all weights
-and packed copies, and the peak of one scoring pass above what was held before it (VmHWM, set back).
+One process with the model five times: all bits, all bits with bfloat16 products (where there are some), float16, int8,
+int4. The anchor's and a hand-written prompt's accuracy on validation questions, and the share of completions that are
+the full weights' to the letter. Then decoding 32 chains of 4 questions, and scoring their completions with gradients,
+in turns; CPU time of one thread, which another program on the machine disturbs less than it does the wall clock.
+Memory is that of all weights and packed copies, and the peak of one scoring pass above what was held before it (VmHWM,
+set back).
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from dlr_cli.host import load_host
+from dlr_plugins.decoders.products import multiplies_bfloat16
 from documented import DOCS, document
 from entries import HERE, command
 from interleaved import Side, alternate, ratio_of_medians
@@ -34,9 +36,10 @@ from dlr_core.pipeline import make_engine
 from dlr_core.questions import distinct_items
 from dlr_core.stats import bootstrap_mean
 
+BFLOAT16 = "full, bfloat16 products"
 KINDS = {
-    "full": {}, "full, bfloat16 products": {"products": "bfloat16"}, "int8": {"weights": "int8"},
-    "int4": {"weights": "int4"},
+    "full": {}, BFLOAT16: {"products": "bfloat16"}, "float16": {"weights": "float16"},
+    "int8": {"weights": "int8"}, "int4": {"weights": "int4"},
 }  # fmt: skip
 """Settings of the decoder."""
 PROMPT = "Result:"
@@ -120,7 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--main-model", default="smollm2-135m")
     parser.add_argument("--out", type=Path, default=HERE / "quantised.json")
     args = parser.parse_args(arguments)
-    engines = {kind: engine_of(settings, args.main_model) for kind, settings in KINDS.items()}
+    kinds = {kind: settings for kind, settings in KINDS.items() if kind != BFLOAT16 or multiplies_bfloat16()}
+    engines = {kind: engine_of(settings, args.main_model) for kind, settings in kinds.items()}
     benches = {kind: Bench(engine.decoder, engine.space, 48, 4, 8, 8) for kind, engine in engines.items()}
     cells: dict[str, dict[str, Any]] = {}
     for kind, engine in engines.items():
@@ -128,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cells[kind] = {"held_mb": held(engine.decoder) / MB, "pass_mb": peak_of(benches[kind].score) / MB}
     for work in ("decode", "score"):
         spent = alternate([timed(getattr(bench, work)) for bench in benches.values()], args.turns)
-        for kind, seconds in zip(KINDS, spent, strict=True):
+        for kind, seconds in zip(kinds, spent, strict=True):
             cells[kind][work] = seconds
     told = {kind: answers(engine, args.questions) for kind, engine in engines.items()}
     for kind, rows in told.items():

@@ -1,20 +1,21 @@
-"""Frozen weights in oneDNN's order: the same model, faster."""
+"""Frozen weights in a library's order: the same model, faster."""
 
 import threading
 from dataclasses import replace
 
 import pytest
 import torch
-from dlr_plugins.decoders import packed_linear, products
+from dlr_plugins.decoders import orders, packed_linear, products
 from dlr_plugins.decoders.hf import HFDecoder
 from dlr_plugins.decoders.packed_linear import PackedLinear, Together, pack, reading_alike
-from dlr_plugins.decoders.products import products_here
+from dlr_plugins.decoders.products import packing_here
 from torch import nn
 
 from dlr_core.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
 rounds = pytest.mark.skipif(not products.multiplies_bfloat16(), reason="this CPU has no bfloat16 products")
+halves = pytest.mark.skipif(not products.multiplies_float16(), reason="there is no FBGEMM for this CPU")
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
 
 
@@ -43,7 +44,7 @@ def test_bfloat16_products_round_forward_and_back_and_give_float32(small, bias):
     rows, weights = torch.randn(70, 24), torch.randn(70, 16)
     exact = through(stack(bias), rows, weights)
     model = stack(bias)
-    packed = pack(model, products="bfloat16")
+    packed = pack(model, packing="bfloat16")
     assert [one.together.packed.dtype for one in packed] == [torch.bfloat16] * 2
     assert [len(one.together.held) for one in packed] == [1, 1]
     for found, true in zip(through(model, rows, weights), exact, strict=True):
@@ -56,7 +57,7 @@ def test_bfloat16_products_round_forward_and_back_and_give_float32(small, bias):
 @rounds
 def test_what_the_head_gives_is_not_rounded_and_its_gradient_is(small):
     model, rows, weights = stack(), torch.randn(70, 40), torch.randn(70, 16)
-    pack(model, products="bfloat16", head=model[2])
+    pack(model, packing="bfloat16", head=model[2])
     (found, slope), (true, exact) = through(model[2], rows, weights), through(stack()[2], rows, weights)
     torch.testing.assert_close(found, true, atol=1e-6, rtol=1e-6)
     assert 1e-4 < (slope - exact).abs().max() / exact.abs().max() < 2e-2
@@ -82,22 +83,25 @@ def test_a_model_with_bfloat16_products_is_the_same_model_and_shares_prompts(sma
     assert 1e-4 < (slopes[0] - slopes[1]).abs().max() / slopes[1].abs().max() < 0.1
 
 
-@pytest.mark.parametrize("kind", ["float32", pytest.param("bfloat16", marks=rounds)])
-def test_the_copies_that_are_planned_are_those_that_are_made(kind, small, tiny_model):
-    options = HFDecoder.Options(model=str(tiny_model), products=kind)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, pytest.param({"products": "bfloat16"}, marks=rounds), pytest.param({"weights": "float16"}, marks=halves)],
+)
+def test_the_copies_that_are_planned_are_those_that_are_made(settings, small, tiny_model):
+    options = HFDecoder.Options(model=str(tiny_model), **settings)
     made = HFDecoder(options)
     cache = made.prefill(QUESTIONS[:2], [], made.encode("?"), 0)
     ids_NL, mask_NL = made.encode_targets(["12", "because"])
     pending = cache.pending_NPH.clone().requires_grad_()
     made.log_prob(replace(cache, pending_NPH=pending), ids_NL, mask_NL).sum().backward()
-    held = [tensor for together in {one.together for one in made.packed} for tensor in together.held]
+    held = [copy for together in {one.together for one in made.packed} for copy in together.held]
     held += [weight for weight in made.model.parameters() if not weight.is_meta]
     planned = HFDecoder.outline(options).size
     buffers = sum(buffer.nbytes for buffer in made.model.buffers())
-    assert planned.weights + planned.packed == sum(one.numel() * one.element_size() for one in held) + buffers
+    assert planned.weights + planned.packed == sum(one.nbytes for one in held) + buffers
 
 
-@pytest.mark.parametrize("settings", [{"packed": False}, {"weights": "int8"}])
+@pytest.mark.parametrize("settings", [{"packed": False}, {"weights": "int8"}, {"weights": "float16"}])
 def test_bfloat16_products_of_what_is_not_to_be_packed_are_refused(settings, tiny_model):
     options = HFDecoder.Options(model=str(tiny_model), products="bfloat16", **settings)
     for made in (HFDecoder, HFDecoder.outline):
@@ -119,9 +123,9 @@ def test_bfloat16_products_are_used_where_there_are_some_and_else_left_out_aloud
 ):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(products, "multiplies_bfloat16", lambda: able)
-    assert products_here("bfloat16", torch.device("cpu"), dtype) == used
+    assert packing_here("bfloat16", "full", torch.device("cpu"), dtype) == used
     assert all(part in line for part, line in zip(said, caplog.messages, strict=True))
-    assert products_here("float32", torch.device("cpu"), dtype) == "float32"
+    assert packing_here("float32", "full", torch.device("cpu"), dtype) == "float32"
     assert len(caplog.messages) == len(said)
 
 
@@ -155,7 +159,7 @@ def test_packed_layers_and_their_gradients_are_the_layers(small, mkl, bias, shap
 
 
 def test_products_of_few_different_numbers_of_rows_are_asked_for_and_none_is_much_larger():
-    asked = {count: packed_linear.rounded(count) for count in range(1, 2000)}
+    asked = {count: orders.rounded(count) for count in range(1, 2000)}
     assert all(count <= rows < count + max(8, min(32, count // 8)) for count, rows in asked.items())
     assert all(asked[count] == count for count in range(1, 9))
     assert len({asked[count] for count in range(1, 257)}) == 39

@@ -29,7 +29,7 @@ from dlr_plugins.decoders.loading import load
 from dlr_plugins.decoders.outline import Outline
 from dlr_plugins.decoders.packed_linear import pack
 from dlr_plugins.decoders.prefilling import layers_of, prefilled
-from dlr_plugins.decoders.products import Products, check_products, products_here
+from dlr_plugins.decoders.products import Products, check_products, packing_here
 from dlr_plugins.decoders.prompt_limits import check_room, positions_of, usable
 from dlr_plugins.decoders.quantised import Weights, check_weights, quantise
 from dlr_plugins.decoders.replaceable import replace_attention
@@ -59,10 +59,14 @@ class HFDecoder(PromptText):
         model: str = Field("smollm2-135m", description="smollm2-135m, a folder, a .gguf file, or a hub id.")
         device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
         dtype: str = Field("auto", description="auto (float32 on CPU, bfloat16 elsewhere), float32, bfloat16, float16.")
-        weights: Weights = Field("full", description="full, or those of its linear layers in int8 or int4.")
+        weights: Weights = Field(
+            "full",
+            description="full, or those of its linear layers rounded to float16 (on a CPU faster, in half the memory), "
+            "or in int8 or int4 (slower, in less).",
+        )
         packed: bool = Field(
             True,
-            description="On a CPU: multiply from weights in oneDNN's order, held instead of the model's own; the "
+            description="On a CPU: multiply from weights in a library's order, held instead of the model's own; the "
             "output head has both.",
         )
         products: Products = Field(
@@ -108,8 +112,8 @@ class HFDecoder(PromptText):
             self.kv_sizes, self._template, probe = self._probe()
             self.shares_prompts = self._can_share(probe, options.scored_at_once)
             head = self.model.get_output_embeddings()
-            products = products_here(options.products, self.device, self.dtype)
-            self.packed = pack(self.model, self._one_token, products, head) if options.packed else []
+            packing = packing_here(options.products, options.weights, self.device, self.dtype)
+            self.packed = pack(self.model, self._one_token, packing, head) if options.packed else []
         keep_free()
 
     @classmethod

@@ -18,7 +18,7 @@ from dlr_plugins.decoders.gated import gated
 from dlr_plugins.decoders.loading import device_named, dtype_named, silence
 from dlr_plugins.decoders.model_folder import check_folder
 from dlr_plugins.decoders.packed_linear import worth_packing
-from dlr_plugins.decoders.products import Products, products_here
+from dlr_plugins.decoders.products import Packing, Products, packing_here
 from dlr_plugins.decoders.prompt_limits import positions_of
 from dlr_plugins.decoders.quantised import Weights, kept_bytes, quantisable
 from dlr_plugins.decoders.teacher_forced import at_once
@@ -55,8 +55,8 @@ class Outline(PromptText):
                 self.tokenizer = AutoTokenizer.from_pretrained(where, **source)
                 with torch.device("meta"):
                     self.model: Any = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=False)
-            products = products_here(products, self.place, kind)
-            self._read(config.get_text_config(), copies_prompts, weights, packed, products, scored_at_once)
+            packing = packing_here(products, weights, self.place, kind)
+            self._read(config.get_text_config(), copies_prompts, weights, packed, packing, scored_at_once)
         except DLRError:
             raise
         except OSError as error:
@@ -66,7 +66,7 @@ class Outline(PromptText):
             raise ModelError(f"the main model {shown(name)} is not understood: {first_line(error)}") from None
 
     def _read(
-        self, config: Any, copies_prompts: bool, weights: Weights, packed: bool, products: Products, scored_at_once: int
+        self, config: Any, copies_prompts: bool, weights: Weights, packed: bool, packing: Packing, scored_at_once: int
     ) -> None:  # fmt: skip
         model, self.device = self.model, torch.device("cpu")
         self.hidden_size, self.positions = int(config.hidden_size), positions_of(config)
@@ -84,12 +84,15 @@ class Outline(PromptText):
         linear = sum(part.weight.numel() * 4 for part in _linears(model) if part not in rounded)
         head = 4 * model.get_output_embeddings().weight.numel()
         kept = [kept_bytes(part.out_features, part.in_features, weights, number) for part in rounded]
-        # In float32 only the head is held twice. Two copies in bfloat16 are as large as the weights; of the head there
-        # are one in float32 for the logits and one for their gradient.
-        beside, copies = (linear, linear + head // 2) if products == "bfloat16" else (head, head)
-        saved = sum(int(part.weight.nbytes) for part in rounded) - sum(kept)
+        # In float32 only the head is held twice. Two copies in 16 bits, forward and back, are as large as the weights;
+        # for bfloat16 the head's way forward is in float32, and weights are held beside.
+        copies = {"float32": head, "float16": linear, "bfloat16": linear + head // 2}[packing]
+        beside = linear if packing == "bfloat16" else head
         memory = psutil.virtual_memory().total
         packs = packed and not self.spread and worth_packing(linear, beside, self.place, model.dtype, memory)
+        saved = sum(int(part.weight.nbytes) for part in rounded) - sum(kept)
+        if packs and packing == "float16":
+            saved += linear - head
         self.size = ModelSize(
             weights=sum(part.nbytes for part in [*model.parameters(), *model.buffers()]) - saved,
             packed=copies if packs else 0,

@@ -1,10 +1,13 @@
-"""Frozen linear layers on a CPU, multiplied by oneDNN from their weights in its own order.
+"""Frozen linear layers on a CPU, multiplied from their weights in a library's own order.
 
 PyTorch's float32 product on a CPU is MKL's, which brings a weight matrix into its own order anew in every product. With
 the few dozen rows of a batch of chains that is a good part of the work. Frozen weights can be brought into oneDNN's
 order once. Layers that read the same input (queries, keys and values; gate and up) are one product: small ones leave
 threads waiting for each other. Order is all that is changed, so weights packed in float32 are not held a second time:
 what has to read them as they were, gradients and the digest, puts them in a row again.
+
+Weights that were rounded to float16 are packed in it, in FBGEMM's order, and are not held a second time either: only
+order is changed. There is a second copy, in the order of the way back, once something is learned.
 
 Weights may be packed in bfloat16, and are held beside: what they multiply and what comes out is rounded to it then, and
 all that is no product stays float32. CPUs with AMX multiply ten times as fast so, and read half as much. The output
@@ -15,25 +18,21 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 
 import psutil
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from dlr_plugins.decoders.frozen_product import frozen_product
-from dlr_plugins.decoders.products import Products, mkl_is_faster
+from dlr_plugins.decoders.orders import Ordered, ordered, product
+from dlr_plugins.decoders.products import ASKED_BY, Packing, mkl_is_faster
 
 _log = logging.getLogger(__name__)
 LEAST_BYTES = 64 << 20
 """Weights of all layers below which nothing is gained: they stay in the processor's cache."""
 MOST_OF_MEMORY = 0.1
 """Share of the machine's memory that what is held beside the weights may take: beyond that a model is left alone."""
-ROWS = 64
-"""Rows of a product that the order is chosen for."""
-STEPS, WIDEST_STEP = ((8, 1), (256, 8)), 32
-"""Up to so many rows their number is rounded up to a multiple of this; beyond, of the widest."""
 
 
 def worth_packing(size: int, beside: int, device: torch.device, dtype: torch.dtype, memory: int) -> bool:
@@ -53,37 +52,38 @@ def worth_packing(size: int, beside: int, device: torch.device, dtype: torch.dty
 def pack(
     model: nn.Module,
     trial: Callable[[], object] | None = None,
-    products: Products = "float32",
+    packing: Packing = "float32",
     head: nn.Module | None = None,
 ) -> list["PackedLinear"]:
     """Let every linear layer of a frozen model multiply from packed weights, where that can be and is worth it.
 
-    That is float32 on a CPU, if PyTorch was built with oneDNN. Nothing that varies from run to run decides: equal runs
-    on one machine need equal bits.
+    That is a model in float32 on a CPU, if PyTorch was built with oneDNN. Nothing that varies from run to run decides:
+    equal runs on one machine need equal bits.
 
     Args:
         model: loaded.
         trial: a pass of the model, to see which layers read the same input; without it each is multiplied alone.
-        products: what the packed weights are in.
-        head: a layer that keeps its own weights, and is packed in float32 for the way forward in any case.
+        packing: what the packed weights are in; of float16, what the weights have been rounded to.
+        head: a layer that keeps its own weights, and is not packed in bfloat16 for the way forward.
     """
     layers = {name: layer for name, layer in model.named_modules() if type(layer) is nn.Linear}
-    dtype = getattr(torch, products)
+    dtype = getattr(torch, packing)
     times = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
-    keeping = {one for one in layers.values() if products != "float32" or one is head or times[id(one.weight)] > 1}
+    keeping = {one for one in layers.values() if packing == "bfloat16" or one is head or times[id(one.weight)] > 1}
     size, beside = (sum(layer.weight.nbytes for layer in some) for some in (layers.values(), keeping))
     hooked = any(hasattr(layer, "_hf_hook") for layer in layers.values())  # its weights come and go
     memory = psutil.virtual_memory().total
     fitting = all(worth_packing(size, beside, one.weight.device, one.weight.dtype, memory) for one in layers.values())
     if hooked or not fitting:
-        if products != "float32":
-            _log.warning("decoder.products=%s is left out: this model's weights are not packed here", products)
+        if packing != "float32":
+            _log.warning("%s gains nothing: this model's weights are not packed here", ASKED_BY[packing])
         return []
     groups = [[layer] for layer in layers.values()] if trial is None else reading_alike(layers, trial)
     packed = []
     for group in groups:
         keeps = any(layer in keeping for layer in group)
-        together = Together(group, torch.float32 if head in group else dtype, dtype, keeps=keeps)
+        forward = torch.float32 if packing == "bfloat16" and head in group else dtype
+        together = Together(group, forward, dtype, keeps=keeps)
         made = [PackedLinear(layer, together, number) for number, layer in enumerate(group)]
         for one in made:
             one.use(True)
@@ -132,7 +132,7 @@ class Together:
         layers: with their weights.
         dtype: of the packed weights.
         back_dtype: of products on the way back.
-        keeps: whether the layers keep their own weights; else the packed ones are all that there is, in float32.
+        keeps: whether the layers keep their own weights; else the packed ones are all that there is, none rounded.
     """
 
     def __init__(
@@ -145,13 +145,12 @@ class Together:
     ) -> None:
         self.layers, self.back_dtype, self.keeps = list(layers), back_dtype, keeps
         self.sizes = [layer.out_features for layer in layers]
-        biases = [layer.bias for layer in layers]
-        self.packed = in_order(self._own(), dtype)
-        self.bias_O: Tensor | None = None
+        biases, bias_O = [layer.bias for layer in layers], None
         if any(bias is not None for bias in biases):
             own = [layer.weight.new_zeros(layer.out_features) if bias is None else bias.detach()
                    for layer, bias in zip(layers, biases, strict=True)]  # fmt: skip
-            self.bias_O = torch.cat(own)
+            bias_O = torch.cat(own)
+        self.packed = ordered(self._own(), dtype, bias_O)
         self._held = _Held()
 
     def _own(self) -> Tensor:
@@ -160,8 +159,7 @@ class Together:
 
     def weight(self) -> Tensor:
         """All layers' weights (O, I), one after another, in a row; made anew where only packed ones are held."""
-        found: Tensor = self._own() if self.keeps else self.packed.to_dense()
-        return found
+        return self._own() if self.keeps else self.packed.dense()
 
     def part(self, rows_xI: Tensor, number: int) -> Tensor:
         """xWᵀ + b of one of the layers, differentiable in x alone."""
@@ -178,7 +176,7 @@ class Together:
 
     def product(self, rows_xI: Tensor) -> Tensor:
         """xWᵀ + b of all layers, one after another, from the packed weights."""
-        return product(rows_xI, self.packed, self.bias_O)
+        return self.packed.product(rows_xI)
 
     def back(self, grad_xO: Tensor) -> Tensor:
         """The gradient in x, of one in all layers' products.
@@ -187,19 +185,19 @@ class Together:
         products are not float32.
         """
         if self.back_dtype != torch.float32:
-            return product(grad_xO, self.turned)
+            return self.turned.product(grad_xO)
         weight_OI = self.weight()
         return grad_xO @ weight_OI if mkl_is_faster() else product(grad_xO, weight_OI.t())
 
     @property
-    def held(self) -> list[Tensor]:
+    def held(self) -> list[Ordered]:
         """Packed weights."""
         return [self.packed, *([self.turned] if "turned" in vars(self) else [])]
 
     @cached_property
-    def turned(self) -> Tensor:
+    def turned(self) -> Ordered:
         """The packed copy for the way back, made when something first goes that way."""
-        return in_order(self.weight().t(), self.back_dtype)
+        return ordered(self.weight().t(), self.back_dtype)
 
 
 class _Held(threading.local):
@@ -234,35 +232,3 @@ class PackedLinear:
         """The layer's weights (O, I)."""
         found: Tensor = self.together.weight().split(self.together.sizes)[self.number]
         return found
-
-
-def in_order(weight_OI: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy in oneDNN's order."""
-    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight_OI.to(dtype).contiguous(), ROWS)
-    return found
-
-
-def product(rows_xI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """oneDNN's xWᵀ + b, rounded to the weights' dtype, given back in the rows'; the weights packed, or as they are."""
-    if rows_xI.dtype != weight_OI.dtype:
-        found_xO = product(rows_xI.to(weight_OI.dtype), weight_OI).to(rows_xI.dtype)
-        return found_xO if bias_O is None else found_xO.add_(bias_O)
-    count = rows_xI.numel() // rows_xI.shape[-1]
-    found: Tensor
-    if not (more := rounded(count) - count):
-        found = torch.ops.mkldnn._linear_pointwise(rows_xI, weight_OI, bias_O, "none", [], "")
-        return found
-    rows_NI = pad(rows_xI.reshape(count, -1), (0, 0, 0, more))
-    found = torch.ops.mkldnn._linear_pointwise(rows_NI, weight_OI, bias_O, "none", [], "")
-    return found[:count].view(*rows_xI.shape[:-1], found.shape[1])
-
-
-@cache
-def rounded(count: int) -> int:
-    """How many rows so many are multiplied as.
-
-    oneDNN compiles a kernel of half a megabyte for every number of rows that it meets, and keeps a thousand; how many
-    rows a batch of chains has changes from pass to pass.
-    """
-    step = next((step for most, step in STEPS if count <= most), WIDEST_STEP)
-    return -(-count // step) * step

@@ -12,6 +12,9 @@ from dlr_core.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 Products = Literal["float32", "bfloat16"]
+Packing = Literal["float32", "bfloat16", "float16"]
+ASKED_BY = {"bfloat16": "decoder.products=bfloat16", "float16": "decoder.weights=float16"}
+"""The setting that weights are packed so for."""
 
 
 def check_products(products: Products, *, packed: bool, weights: str) -> None:
@@ -25,6 +28,25 @@ def check_products(products: Products, *, packed: bool, weights: str) -> None:
             f"decoder.products={products}: only packed copies of full weights multiply so; got "
             f"decoder.packed={str(packed).lower()}, decoder.weights={weights}"
         )
+
+
+def packing_here(products: Products, weights: str, device: torch.device, dtype: torch.dtype) -> Packing:
+    """What weights are to be packed in, float32 where there is nothing else: so a run can be opened on any machine."""
+    if weights != "float16":
+        return products_here(products, device, dtype)
+    if device.type != "cpu" or dtype != torch.float32:
+        reason = f"the model is in {str(dtype).removeprefix('torch.')} on {device.type}"
+    elif not multiplies_float16():
+        reason = "there is no FBGEMM for this CPU"
+    else:
+        return "float16"
+    _log.warning("decoder.weights=float16: weights are rounded, and nothing is gained: %s", reason)
+    return "float32"
+
+
+def multiplies_float16() -> bool:
+    """Whether FBGEMM multiplies weights in float16 here."""
+    return torch.backends.quantized.engine in ("fbgemm", "x86")
 
 
 def products_here(products: Products, device: torch.device, dtype: torch.dtype) -> Products:

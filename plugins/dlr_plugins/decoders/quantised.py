@@ -1,4 +1,7 @@
-"""Frozen linear layers whose weights are kept in 8 or 4 bits.
+"""Frozen linear layers whose weights are rounded to float16, or kept in 8 or 4 bits.
+
+Rounded to float16 they stay numbers of the model's dtype, until they are packed as what they were rounded to
+(``packed_linear``).
 
 In 8 bits a row has one scale, as in torchao's ``IntxWeightOnlyConfig``. In 4 bits 32 weights of a row share a scale and
 a least value, both in float16, and a byte holds two codes: that is GGUF's Q4_1, so that weights which come from such a
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 from dlr_core.errors import ConfigError, ModelError
 from dlr_plugins.decoders.frozen_product import frozen_product
 
-Weights = Literal["full", "int8", "int4"]
+Weights = Literal["full", "float16", "int8", "int4"]
 GROUP = 32
 """Weights of a row that share a scale, in 4 bits."""
 SMALLEST = 2.0**-24
@@ -32,14 +35,17 @@ def check_weights(weights: Weights, *, spread: bool) -> None:
 
 
 def quantise(model: Any, weights: Weights) -> None:
-    """Replace a frozen model's linear layers; its output head, which may be its input table, stays as it is.
+    """Round a frozen model's linear layers to float16, its output head's too, or replace them for the other kinds.
 
-    Layers whose rows are no whole number of groups stay too.
+    The head, which may be the input table, is not replaced, nor are layers whose rows are no whole number of groups.
 
     Raises:
-        ModelError: no layer can be replaced.
+        ModelError: no layer can be replaced, or a weight is beyond float16.
     """
     if weights == "full":
+        return
+    if weights == "float16":
+        halve(model)
         return
     chosen = quantisable(model, weights)
     if not chosen:
@@ -50,9 +56,24 @@ def quantise(model: Any, weights: Weights) -> None:
                 setattr(parent, name, QuantisedLinear(layer, weights))
 
 
+def halve(model: nn.Module) -> None:
+    """Round the weights of every linear layer to float16.
+
+    Raises:
+        ModelError: one of them is beyond float16.
+    """
+    for name, layer in model.named_modules():
+        if type(layer) is nn.Linear:
+            half_OI = layer.weight.detach().to(torch.float16)
+            if not half_OI.isfinite().all():
+                most = torch.finfo(torch.float16).max
+                raise ModelError(f"decoder.weights=float16: {name} has weights beyond ±{most:.0f}")
+            layer.weight.copy_(half_OI)
+
+
 def quantisable(model: Any, weights: Weights) -> list[nn.Linear]:
-    """The layers of a model whose weights are kept so."""
-    if weights == "full":
+    """The layers of a model whose weights are kept in codes."""
+    if weights in ("full", "float16"):
         return []
     head, linears = model.get_output_embeddings(), [part for part in model.modules() if type(part) is nn.Linear]
     return [part for part in linears if part is not head and (weights == "int8" or part.in_features % GROUP == 0)]
