@@ -2,7 +2,7 @@
 
 python benchmarks/decode.py                                  # every cell
 python benchmarks/decode.py --chains 8 --prompts 200         # those cells alone
-python benchmarks/decode.py --weights float16                # ours in half the memory; shown, not written
+python benchmarks/decode.py --weights float16                # rounded weights; shown, not written
 python benchmarks/decode.py --products bfloat16              # for a CPU with AMX; shown, not written
 
 A turn is one question that neither side has seen, answered K times: ``reset`` prefills it, ``step`` puts K chains in

@@ -1,12 +1,14 @@
 """Weights rounded to float16: what they are, and that products of them are those of the rounded weights."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from dlr_plugins.decoders import packed_linear, products
 from dlr_plugins.decoders.hf import HFDecoder
-from dlr_plugins.decoders.orders import FBGEMM, ordered
+from dlr_plugins.decoders.orders import FBGEMM, half_bytes, ordered
 from dlr_plugins.decoders.packed_linear import pack
 from dlr_plugins.decoders.products import packing_here
 from dlr_plugins.decoders.quantised import quantise
@@ -73,7 +75,6 @@ def test_a_product_rounds_neither_rows_nor_sums(rows, bias):
     offset = torch.randn(33) if bias else None
     kept = ordered(weight, torch.float16, offset)
     assert isinstance(kept, FBGEMM)
-    assert kept.nbytes == 2 * weight.numel()
     assert torch.equal(kept.dense(), weight)
     torch.testing.assert_close(kept.product(given), linear(given, weight, offset), atol=1e-5, rtol=1e-5)
 
@@ -123,6 +124,46 @@ def test_a_rounded_model_is_one_model_packed_or_not(small, tiny_model, tiny_deco
     assert found[0][0] == found[1][0]
     for one, other in zip(found[0][1:], found[1][1:], strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+HELD = """
+import psutil, torch
+from dlr_plugins.decoders.orders import ordered
+weight = torch.randn({shape})
+ordered(weight, torch.float16).product(weight[:1])
+before = psutil.Process().memory_info().rss
+kept = [ordered(weight, torch.float16) for _ in range(8)]
+print(kept[0].nbytes, (psutil.Process().memory_info().rss - before) // 8)
+"""
+
+
+@halves
+@pytest.mark.parametrize(
+    ("shape", "held"),
+    [((4096, 1024), 2 * 4096 * 1024), ((4096, 520), 2 * 4096 * 1024), ((4090, 512), 2 * 4096 * 512)],
+)
+def test_what_is_held_is_held_in_whole_blocks(shape, held):
+    told = subprocess.run(
+        [sys.executable, "-c", HELD.format(shape=shape)], capture_output=True, text=True, check=True
+    ).stdout
+    said, taken = map(int, told.split())
+    assert said == held
+    assert 0.9 * held < taken < 1.1 * held
+
+
+@halves
+def test_a_plan_counts_every_layer_forward_and_back(small, tiny_model):
+    options = HFDecoder.Options(model=str(tiny_model), weights="float16")
+    made, planned = HFDecoder(options), HFDecoder.outline(options).size
+    groups = {one.together for one in made.packed}
+    for together in groups:
+        together.back(torch.zeros(1, sum(together.sizes)))
+    own = [weight for weight in made.model.parameters() if not weight.is_meta]
+    assert planned.weights == sum(part.nbytes for part in [*own, *made.model.buffers()])
+    each = [(layer.out_features, layer.in_features) for together in groups for layer in together.layers]
+    assert planned.packed == sum(half_bytes(one, other) + half_bytes(other, one) for one, other in each)
+    held = sum(copy.nbytes for together in groups for copy in together.held)
+    assert held < planned.packed < 2 * held
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -61,8 +61,8 @@ class HFDecoder(PromptText):
         dtype: str = Field("auto", description="auto (float32 on CPU, bfloat16 elsewhere), float32, bfloat16, float16.")
         weights: Weights = Field(
             "full",
-            description="full, or those of its linear layers rounded to float16 (on a CPU faster, in half the memory), "
-            "or in int8 or int4 (slower, in less).",
+            description="full, or those of its linear layers rounded to float16 (faster on an x86 CPU), or in int8 or "
+            "int4 (smaller, and slower).",
         )
         packed: bool = Field(
             True,

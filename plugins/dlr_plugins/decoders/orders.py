@@ -11,6 +11,8 @@ ROWS = 64
 """Rows of a product that oneDNN's order is chosen for."""
 STEPS, WIDEST_STEP = ((8, 1), (256, 8)), 32
 """Up to so many rows their number is rounded up to a multiple of this; beyond, of the widest."""
+INPUTS, OUTPUTS = 512, 16
+"""FBGEMM holds weights in blocks of so many."""
 
 
 class Ordered(Protocol):
@@ -40,7 +42,7 @@ class FBGEMM:
     """Weights in float16, each made float32 where it is multiplied: rows, sums and what comes out are float32."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
-        self.dtype, self.nbytes = torch.float16, 2 * weight_OI.numel()
+        self.dtype, self.nbytes = torch.float16, half_bytes(*weight_OI.shape)
         self._packed = torch.ops.quantized.linear_prepack_fp16(weight_OI.float().contiguous(), bias_O)
 
     def product(self, rows_xI: Tensor) -> Tensor:
@@ -52,6 +54,11 @@ class FBGEMM:
         """The weights (O, I) in a row, in float32."""
         found: Tensor = torch.ops.quantized.linear_unpack_fp16(self._packed)[0]
         return found
+
+
+def half_bytes(outputs: int, inputs: int) -> int:
+    """What FBGEMM holds of a layer: blocks are held whole, so 576 inputs take what 1,024 would."""
+    return 2 * (-(-outputs // OUTPUTS) * OUTPUTS) * (-(-inputs // INPUTS) * INPUTS)
 
 
 class OneDNN:

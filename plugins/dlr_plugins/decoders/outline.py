@@ -17,6 +17,7 @@ from dlr_plugins.decoders.flops import token_flops
 from dlr_plugins.decoders.gated import gated
 from dlr_plugins.decoders.loading import device_named, dtype_named, silence
 from dlr_plugins.decoders.model_folder import check_folder
+from dlr_plugins.decoders.orders import half_bytes
 from dlr_plugins.decoders.packed_linear import worth_packing
 from dlr_plugins.decoders.products import Packing, Products, packing_here
 from dlr_plugins.decoders.prompt_limits import positions_of
@@ -84,9 +85,12 @@ class Outline(PromptText):
         linear = sum(part.weight.numel() * 4 for part in _linears(model) if part not in rounded)
         head = 4 * model.get_output_embeddings().weight.numel()
         kept = [kept_bytes(part.out_features, part.in_features, weights, number) for part in rounded]
-        # In float32 only the head is held twice. Two copies in 16 bits, forward and back, are as large as the weights;
-        # for bfloat16 the head's way forward is in float32, and weights are held beside.
-        copies = {"float32": head, "float16": linear, "bfloat16": linear + head // 2}[packing]
+        # In float32 only the head is held twice. Two copies in bfloat16 are as large as the weights; of the head there
+        # are one in float32 for the logits and one for their gradient. In float16 both ways are counted layer by layer;
+        # layers that are one product may take less.
+        shapes = [(part.out_features, part.in_features) for part in _linears(model)]
+        halves = sum(half_bytes(outputs, inputs) + half_bytes(inputs, outputs) for outputs, inputs in shapes)
+        copies = {"float32": head, "float16": halves, "bfloat16": linear + head // 2}[packing]
         beside = linear if packing == "bfloat16" else head
         memory = psutil.virtual_memory().total
         packs = packed and not self.spread and worth_packing(linear, beside, self.place, model.dtype, memory)
