@@ -10,13 +10,12 @@ counts. What there is not on a machine is left out. Prints Markdown.
 """
 
 import argparse
-import time
 from collections.abc import Sequence
 
 import torch
 from dlr_plugins.decoders.orders import Ordered, ordered
 from dlr_plugins.decoders.products import multiplies_bfloat16, multiplies_float16
-from interleaved import Side, alternate
+from interleaved import Side, alternate, timed
 from sheet import Sheet
 
 ROWS = (8, 64, 512)
@@ -32,14 +31,7 @@ def kinds() -> list[torch.dtype]:
 def products(weights: Sequence[Ordered], rows: int) -> Side:
     """Seconds of all products."""
     rows_NI = torch.randn(rows, SHAPE[1])
-
-    def side(turn: int) -> float:
-        began = time.perf_counter()
-        for weight in weights:
-            weight.product(rows_NI)
-        return time.perf_counter() - began
-
-    return side
+    return timed(lambda: [weight.product(rows_NI) for weight in weights])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

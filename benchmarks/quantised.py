@@ -22,7 +22,7 @@ from dlr_cli.host import load_host
 from dlr_plugins.decoders.products import multiplies_bfloat16
 from documented import DOCS, document
 from entries import HERE, command
-from interleaved import Side, alternate, ratio_of_medians
+from interleaved import alternate, ratio_of_medians, timed
 from machine import machine
 from memory_side import Peak
 from shared_prompts import Bench
@@ -76,17 +76,6 @@ def held(decoder: Any) -> int:
     return sum(int(part.nbytes) for part in [*own, *decoder.model.buffers(), *copies])
 
 
-def timed(work: Any) -> Side:
-    """CPU seconds."""
-
-    def side(turn: int) -> float:
-        began = process_time()
-        work()
-        return process_time() - began
-
-    return side
-
-
 def peak_of(work: Any) -> int:
     """Bytes above what is held now."""
     trim()
@@ -131,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         benches[kind].score()
         cells[kind] = {"held_mb": held(engine.decoder) / MB, "pass_mb": peak_of(benches[kind].score) / MB}
     for work in ("decode", "score"):
-        spent = alternate([timed(getattr(bench, work)) for bench in benches.values()], args.turns)
+        spent = alternate([timed(getattr(bench, work), process_time) for bench in benches.values()], args.turns)
         for kind, seconds in zip(kinds, spent, strict=True):
             cells[kind][work] = seconds
     told = {kind: answers(engine, args.questions) for kind, engine in engines.items()}

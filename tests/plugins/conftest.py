@@ -1,4 +1,4 @@
-"""A server of the tiny model, and one that says what a test wants it to."""
+"""A server of the tiny model, one that says what a test wants it to, and models that are packed however small."""
 
 import json
 import threading
@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from dlr_plugins.decoders import packed_linear
 from dlr_plugins.serving.request import Limits
 from dlr_plugins.serving.server import CompletionServer
 
@@ -103,3 +104,9 @@ def scripted() -> Any:
     yield make
     for one in made:
         one.stop()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even the smallest layers are packed."""
+    monkeypatch.setattr(packed_linear, "LEAST_BYTES", 0)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dlr_plugins.decoders import packed_linear, products
+from dlr_plugins.decoders import products
 from dlr_plugins.decoders.hf import HFDecoder
 from dlr_plugins.decoders.orders import FBGEMM, half_bytes, ordered
 from dlr_plugins.decoders.packed_linear import pack
@@ -22,12 +22,6 @@ from dlr_core.testing.decoder import decoder as check_decoder
 
 halves = pytest.mark.skipif(not products.multiplies_float16(), reason="there is no FBGEMM for this CPU")
 QUESTIONS = ["What is 2 + 2?", "Name a prime number between 20 and 30, please."]
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """Even the smallest layers are packed."""
-    monkeypatch.setattr(packed_linear, "LEAST_BYTES", 0)
 
 
 def stack(bias=True):

@@ -18,12 +18,6 @@ rounds = pytest.mark.skipif(not products.multiplies_bfloat16(), reason="this CPU
 QUESTIONS = ["What is 2 + 2?", "Hi", "Name a prime number between 20 and 30, please.", "3 * 4 ="]
 
 
-@pytest.fixture
-def small(monkeypatch):
-    """Even the smallest layers are packed."""
-    monkeypatch.setattr(packed_linear, "LEAST_BYTES", 0)
-
-
 def stack(bias=True):
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(24, 40, bias), nn.SiLU(), nn.Linear(40, 16, bias)).requires_grad_(False)

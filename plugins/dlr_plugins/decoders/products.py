@@ -31,41 +31,31 @@ def check_products(products: Products, *, packed: bool, weights: str) -> None:
 
 
 def packing_here(products: Products, weights: str, device: torch.device, dtype: torch.dtype) -> Packing:
-    """What weights are to be packed in, float32 where there is nothing else: so a run can be opened on any machine."""
-    if weights != "float16":
-        return products_here(products, device, dtype)
+    """What weights are to be packed in, float32 where there is nothing else: so a run can be opened on any machine.
+
+    What is left out, or is likely to be slow, is logged.
+    """
+    asked: Packing = "float16" if weights == "float16" else products
+    if asked == "float32":
+        return asked
     if device.type != "cpu" or dtype != torch.float32:
         reason = f"the model is in {str(dtype).removeprefix('torch.')} on {device.type}"
-    elif not multiplies_float16():
+    elif asked == "float16" and not multiplies_float16():
         reason = "there is no FBGEMM for this CPU"
+    elif asked == "bfloat16" and not multiplies_bfloat16():
+        reason = "this CPU has no such products"
     else:
-        return "float16"
-    _log.warning("decoder.weights=float16: weights are rounded, and nothing is gained: %s", reason)
+        if asked == "bfloat16" and not torch.cpu._is_amx_tile_supported():
+            _log.warning("%s: this CPU has no AMX, so they are likely slower than float32", ASKED_BY[asked])
+        return asked
+    without = "rounds weights, and nothing is gained" if asked == "float16" else "is left out"
+    _log.warning("%s %s: %s", ASKED_BY[asked], without, reason)
     return "float32"
 
 
 def multiplies_float16() -> bool:
     """Whether FBGEMM multiplies weights in float16 here."""
     return torch.backends.quantized.engine in ("fbgemm", "x86")
-
-
-def products_here(products: Products, device: torch.device, dtype: torch.dtype) -> Products:
-    """What is asked for, or float32 where there is nothing else: so a run can be opened on any machine.
-
-    What is left out, or is likely to be slow, is logged.
-    """
-    if products == "float32":
-        return products
-    if device.type != "cpu" or dtype != torch.float32:
-        reason = f"the model is in {str(dtype).removeprefix('torch.')} on {device.type}"
-    elif not multiplies_bfloat16():
-        reason = "this CPU has no such products"
-    else:
-        if not torch.cpu._is_amx_tile_supported():
-            _log.warning("decoder.products=%s: this CPU has no AMX, so they are likely slower than float32", products)
-        return products
-    _log.warning("decoder.products=%s is left out: %s", products, reason)
-    return "float32"
 
 
 def multiplies_bfloat16() -> bool:
